@@ -1,0 +1,35 @@
+"""oryxstate: JAX models as frozen dataclasses whose state threads itself."""
+
+from oryxstate._api import call, call_and_update, init, spec, update
+from oryxstate._errors import EffectError
+from oryxstate._functions import FunctionModule, assign, variable
+from oryxstate._grad import grad, merge, partition, value_and_grad
+from oryxstate._module._base import Module
+from oryxstate._module._fields import param, state, static
+from oryxstate._tree import ArraySpec, Shape, make_array_spec
+from oryxstate import _containers  # isort: skip  (registers tuples, lists and dicts)
+
+__all__ = [
+    "ArraySpec",
+    "EffectError",
+    "FunctionModule",
+    "Module",
+    "Shape",
+    "assign",
+    "call",
+    "call_and_update",
+    "grad",
+    "init",
+    "make_array_spec",
+    "merge",
+    "param",
+    "partition",
+    "spec",
+    "state",
+    "static",
+    "update",
+    "value_and_grad",
+    "variable",
+]
+
+del _containers

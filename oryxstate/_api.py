@@ -1,0 +1,134 @@
+"""The five functions of state: init, spec, call, update, call_and_update.
+
+Each dispatches on its first argument; other files register functions, tuples, lists and layers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from oryxstate import _tree
+from oryxstate._module import _call, _pytree
+from oryxstate._module._base import Module
+
+
+@functools.singledispatch
+def call_and_update(obj: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    """Run a model: its output, and the model with the state that the call left.
+
+    Args:
+        obj: a module; a tuple (the same arguments to each member) or a list (composition) of such;
+            a function; any callable pytree that holds modules, such as an Equinox model.
+        *args: the arguments of its `call`.
+        **kwargs: its keyword arguments.
+
+    Returns:
+        `(output, updated obj)`. `obj` itself does not change. Structure, shapes, dtypes and weak
+        types of the updated object are those of `obj`.
+
+    Raises:
+        TypeError: if `obj` cannot be called.
+        EffectError: if an update cannot be given a meaning (see `oryxstate.EffectError`).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> class Counter(ox.Module):
+        ...     count: jax.Array = ox.state()
+        ...     def call(self, x):
+        ...         self.assign(count=self.count + 1)
+        ...         return x
+        >>> _, counter = ox.call_and_update(Counter(jnp.array(0)), 1.0)
+        >>> int(counter.count)
+        1
+    """
+    if not callable(obj):
+        raise TypeError(
+            f"cannot call {type(obj).__name__}: {obj!r}. Give a module, a function, a tuple or list of "
+            "them, or a callable pytree that holds modules."
+        )
+    return _call.root(lambda live, *a, **k: live(*a, **k), obj, args, kwargs)
+
+
+@call_and_update.register
+def _(obj: Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    return obj.call_and_update(*args, **kwargs)
+
+
+def call(obj: Any, *args: Any, **kwargs: Any) -> Any:
+    """The output of `call_and_update`; the update is dropped."""
+    return call_and_update(obj, *args, **kwargs)[0]
+
+
+def update(obj: Any, *args: Any, **kwargs: Any) -> Any:
+    """The updated object of `call_and_update`; the output is dropped."""
+    return call_and_update(obj, *args, **kwargs)[1]
+
+
+@functools.singledispatch
+def init(obj: Any, *, name: str | None = None) -> Callable[..., Any]:
+    """Make a module of something that is not one yet.
+
+    Args:
+        obj: a function that declares variables (`oryxstate.variable`), a tuple, list or dict of
+            such; a module, which is returned as it is.
+        name: the name under which the module is kept if this is done inside another function.
+
+    Returns:
+        `(key, *args, **kwargs) -> module`, which runs `obj` once on these arguments.
+
+    Raises:
+        TypeError: if `obj` is not callable.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> def dense(x, init_key=None):
+        ...     w = ox.variable(jax.random.normal(init_key, (x.shape[-1], 2)), name="w")
+        ...     return x @ w
+        >>> module = ox.init(dense)(jax.random.key(0), jnp.ones(3))
+        >>> module(jnp.ones(3)).shape, module.w.shape
+        ((2,), (3, 2))
+    """
+    raise TypeError(f"cannot initialize {type(obj).__name__}: {obj!r} is no function or module")
+
+
+@init.register
+def _(obj: Module, *, name: str | None = None) -> Callable[..., Any]:
+    module = obj if name is None else obj.replace(name=name)
+    return lambda key, *args, **kwargs: module
+
+
+def spec(obj: Any) -> Callable[..., Any]:
+    """Infer the shapes and dtypes of outputs without computing anything.
+
+    Args:
+        obj: whatever `call_and_update` or `init` take.
+
+    Returns:
+        A function from specs (`ArraySpec`, `jax.ShapeDtypeStruct`, arrays, Python scalars, or
+        pytrees of them) to a pytree of `ArraySpec`.
+
+    Example:
+        >>> import oryxstate as ox
+        >>> ox.spec(lambda x, y: x @ y)(ox.ArraySpec((2, 3)), ox.ArraySpec((3, 4)))
+        float32[2,4]
+    """
+
+    def infer(*specs: Any, **kwargs: Any) -> Any:
+        out = jax.eval_shape(
+            lambda *args: _run_once(obj, args, kwargs), *map(_tree.abstract, specs)
+        )
+        return _tree.make_array_spec(out)
+
+    return infer
+
+
+def _run_once(obj: Any, args: tuple, kwargs: dict) -> Any:
+    ready = _pytree.is_module(obj)
+    module = obj if ready else init(obj)(jax.random.key(0), *args, **kwargs)
+    return call(module, *args, **kwargs)

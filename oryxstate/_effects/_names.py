@@ -1,0 +1,56 @@
+"""What is a variable called, and how does a jaxpr say which ones it touches?"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from oryxstate import _jax
+
+
+class Name(NamedTuple):
+    """A variable of one root call.
+
+    Attributes:
+        level: how many root calls were open around it (0 is the outermost); `FUNCTION` for a
+            variable of a function, which belongs to whatever function runs innermost.
+        path: where the module stands in the root, as in `encoder.layers[3].norm`.
+        field: the field of the module, or the name of the variable.
+    """
+
+    level: int
+    path: str
+    field: str
+
+    def __str__(self) -> str:
+        return f"{self.path}.{self.field}" if self.path else self.field
+
+
+FUNCTION = -1
+
+
+class StateEffect(_jax.Effect):
+    """Marks a jaxpr that reads or writes a variable."""
+
+    def __init__(self, name: Name):
+        self.name = name
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is StateEffect and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash((StateEffect, self.name))
+
+    def __lt__(self, other: StateEffect) -> bool:
+        return self.name < other.name
+
+    def __repr__(self) -> str:
+        return f"State[{self.name}]"
+
+
+_jax.allow_effect(StateEffect)
+
+
+def touches_state(jaxpr: object) -> bool:
+    """Whether a jaxpr reads or writes any variable."""
+    effects = jaxpr.effects  # type: ignore[attr-defined]
+    return bool(effects) and any(isinstance(effect, StateEffect) for effect in effects)

@@ -1,0 +1,208 @@
+"""How is a variable read and written? Two primitives, so that JAX carries them where the code goes.
+
+Both climb down the stack of traces (vmap, grad, ...) until they reach the trace of the frame that
+holds the variable, or a trace that stages a jaxpr, in which they then stand as equations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from oryxstate import _jax
+from oryxstate._effects import _frames, _tangents
+from oryxstate._effects._frames import FunctionFrame, Leaves
+from oryxstate._effects._names import FUNCTION, Name, StateEffect
+from oryxstate._errors import EffectError
+
+UNDECLARED = "No variable declared for assign: {field}. Declare it with `ox.variable(..., name={field!r})`."
+
+
+class _StatePrimitive(_jax.Primitive):
+    """A primitive that is handled by the frame of its variable."""
+
+    handle: Callable[..., Sequence]
+
+    def bind_with_trace(self, trace, args, avals, params, /):
+        frame = _frames.find(trace, params["name"])
+        if self is assign_p and (frame is not None or not _jax.wraps_parent(trace)):
+            _tangents.landed(trace, params["name"])
+        if frame is not None:
+            return self.handle(frame, tuple(args), **params)
+        return _tangents.through(self, super().bind_with_trace, trace, args, avals, params)
+
+
+variable_p = _StatePrimitive("variable")
+assign_p = _StatePrimitive("assign")
+
+
+def read(name: Name, avals: tuple, refs: Leaves = ()) -> Leaves:
+    """The current value of a variable.
+
+    Args:
+        name: the variable.
+        avals: its type at the current trace.
+        refs: the leaves that the module at hand carries for it. They say along which axes of the
+            surrounding `vmap`s the variable is mapped; empty means along none.
+    """
+    frame = _frames.find(_jax.current_trace(), name)
+    if frame is not None and not refs:  # what `bind` would come to, without the way there
+        return _handle_variable(frame, (), name=name, avals=avals, declare=None)
+    return tuple(variable_p.bind(*refs, name=name, avals=None if refs else avals, declare=None))
+
+
+def declare(name: Name, leaves: Leaves, structure: Any) -> Leaves:
+    """Declare a variable of a function with this value, or read it if the function is called."""
+    return tuple(variable_p.bind(*leaves, name=name, avals=None, declare=structure))
+
+
+def write(
+    name: Name, leaves: Leaves, refs: Leaves = (), reduce: Callable[..., Any] | None = None
+) -> Leaves:
+    """Give a variable a new value of the same type; returns the value now held."""
+    return tuple(assign_p.bind(*leaves, *refs, name=name, mapped=bool(refs), reduce=reduce))
+
+
+def _handle_variable(frame, refs, *, name, avals, declare):
+    if declare is not None and isinstance(frame, FunctionFrame):
+        if frame.declaring:
+            return _declare(frame, name, refs, declare)
+        _check_declared(frame, name)
+    held, expected = frame.avals[name], _frames.avals_of(refs) if refs else avals
+    if [(a.shape, a.dtype) for a in held] != [(a.shape, a.dtype) for a in expected]:
+        raise _frames.shape_error(name, held, expected, "read")
+    return frame.read(name)
+
+
+def _declare(frame: FunctionFrame, name: Name, value: Leaves, structure: Any) -> Leaves:
+    if name in frame.values:
+        raise ValueError(
+            f"two variables are named {name.field!r} in one function. Give one of them another name, "
+            "or name the nested function that declares it: `ox.init(f, name=...)`."
+        )
+    frame.declare(name, value, structure)
+    return value
+
+
+def _check_declared(frame: FunctionFrame, name: Name) -> None:
+    if name not in frame.values:
+        known = ", ".join(sorted(n.field for n in frame.values)) or "none"
+        raise ValueError(
+            f"variable {name.field!r} was not declared when the function was initialized (declared: "
+            f"{known}). Initialize it again with inputs for which it declares this variable."
+        )
+
+
+def _handle_assign(frame, operands, *, name, mapped, reduce):
+    if name not in frame.values:
+        raise ValueError(UNDECLARED.format(field=name.field))
+    leaves = operands[: len(operands) // 2] if mapped else operands
+    frame.write(name, leaves)
+    return leaves
+
+
+variable_p.handle = _handle_variable
+assign_p.handle = _handle_assign
+
+
+def _variable_abstract(*refs, name, avals, **_):
+    return list(refs or avals), {StateEffect(name)}
+
+
+def _assign_abstract(*operands, name, mapped, **_):
+    return list(operands[: len(operands) // 2] if mapped else operands), {StateEffect(name)}
+
+
+def _variable_jvp(primals, tangents, **params):
+    # The state of a module is a constant for a gradient with respect to the module's leaves.
+    out = variable_p.bind(*primals, **params)
+    return out, [_jax.zero_tangent(x) for x in out]
+
+
+def _assign_jvp(primals, tangents, **params):
+    out = assign_p.bind(*primals, **params)
+    return out, list(tangents[: len(out)])
+
+
+def _variable_batch(refs, dims, **params):
+    return variable_p.bind(*refs, **params), list(dims)
+
+
+def _assign_batch(operands, dims, *, name, mapped, reduce):
+    half = len(operands) // 2
+    if mapped:
+        leaves, refs = operands[:half], operands[half:]
+        dims = dims[half:], dims[:half]
+    else:
+        leaves, refs, dims = operands, (), ([None] * len(operands), dims)
+    moved = [
+        _onto_axis(leaf, dim, own, refs[i] if refs else None, name, reduce)
+        for i, (leaf, own, dim) in enumerate(zip(leaves, *dims, strict=True))
+    ]
+    return assign_p.bind(*moved, *refs, name=name, mapped=mapped, reduce=reduce), dims[0]
+
+
+def _onto_axis(leaf, dim, own, ref, name, reduce):
+    """A written leaf, batched along `dim`, as the variable wants it: batched along `own`."""
+    if own is None and dim is None:
+        return leaf
+    if own is None:
+        return _reduced(leaf, dim, name, reduce)
+    if dim is None:
+        return jnp.broadcast_to(jnp.expand_dims(leaf, own), jnp.shape(ref))
+    return jnp.moveaxis(leaf, dim, own)
+
+
+def _reduced(leaf, dim, name, reduce):
+    aval = jax.typeof(leaf)
+    each = aval.shape[:dim] + aval.shape[dim + 1 :]
+    if reduce is None:
+        raise EffectError(
+            f"state '{name}' of a module that is not mapped was written inside `vmap` with a value "
+            f"that depends on the mapped axis: it is {aval.dtype}{list(each)}, the value of all "
+            f"{aval.shape[dim]} examples together {aval.dtype}{list(aval.shape)}. Either reduce it "
+            "before the write (`jax.lax.pmean(value, axis_name)` with `vmap(..., axis_name=...)`), "
+            f"or say how examples combine, `{name.field}: ... = ox.state(reduce=jnp.mean)`, or map "
+            "the module too (an ensemble), or stop the dependence with a value that is equal for "
+            "all examples."
+        )
+    out = reduce(leaf, axis=dim)
+    if jnp.shape(out) != each:
+        raise EffectError(
+            f"`reduce` of state '{name}' must turn {list(aval.shape)} into {list(each)} (it is "
+            f"called as `reduce(values, axis={dim})`), but returned {list(jnp.shape(out))}."
+        )
+    return _jax.convert(out, aval.dtype, getattr(aval, "weak_type", False))
+
+
+def _unhandled(verb: str) -> Callable[..., Any]:
+    def impl(*operands, name, **_):
+        raise EffectError(
+            f"state '{name}' is {verb} where no root call holds it: inside a JAX primitive that "
+            "oryxstate has no rule for, or in a function that was traced inside a call and ran "
+            "after it. Hand the state over explicitly, `y, module = module.call_and_update(x)`."
+            if name.level != FUNCTION
+            else f"variable '{name}' is {verb} where no initialized function holds it. Make the "
+            "function a module with `ox.init(f)(key, ...)` and call that."
+        )
+
+    return impl
+
+
+_jax.define_primitive(
+    variable_p,
+    impl=_unhandled("read"),
+    abstract_eval=_variable_abstract,
+    jvp=_variable_jvp,
+    batch=_variable_batch,
+)
+_jax.define_primitive(
+    assign_p,
+    impl=_unhandled("written"),
+    abstract_eval=_assign_abstract,
+    jvp=_assign_jvp,
+    batch=_assign_batch,
+)

@@ -1,0 +1,169 @@
+"""How does a jaxpr with state effects become a pure function of the state?"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from oryxstate import _jax
+from oryxstate._effects import _frames, _primitives
+from oryxstate._effects._names import FUNCTION, Name
+from oryxstate._effects._trace import refuse_state_inside
+
+SLICED = object()
+"""Stands for an argument that a loop hands to its body in slices."""
+
+Values = dict[Name, _frames.Leaves]
+_cache = _jax.WeakCache()
+
+
+class Use(NamedTuple):
+    """How a jaxpr uses a variable.
+
+    Attributes:
+        avals: the type of its leaves inside.
+        refs: the inputs of the jaxpr that carry its leaves (see `_primitives.read`); empty if
+            there are none.
+        written: whether it is written at all.
+        reduce: how mapped writes are combined.
+        structure: the tree definition with which a function declares it.
+    """
+
+    avals: tuple
+    refs: tuple[int, ...]
+    written: bool
+    reduce: Callable[..., Any] | None
+    structure: Any
+
+
+def uses(jaxpr: Any) -> dict[Name, Use]:
+    """The variables that a jaxpr touches; its loops and branches are pure already."""
+    return _cache.get(jaxpr, "uses", functools.partial(_find_uses, jaxpr))
+
+
+def _find_uses(jaxpr: Any) -> dict[Name, Use]:
+    found: dict[Name, Use] = {}
+    position = {var: i for i, var in enumerate(_jax.invars(jaxpr))}
+    for eqn in _jax.equations(jaxpr):
+        if eqn.primitive is _primitives.variable_p:
+            use = _use(eqn, eqn.invars, position, False)
+        elif eqn.primitive is _primitives.assign_p:
+            refs = eqn.invars[len(eqn.outvars) :]
+            use = _use(eqn, refs, position, True)
+        else:
+            refuse_state_inside(eqn.primitive, eqn.params)
+            continue
+        name = eqn.params["name"]
+        found[name] = _merge(found.get(name, use), use)
+    return found
+
+
+def _use(eqn: Any, refs: Sequence, position: dict, written: bool) -> Use:
+    indices = [position.get(var) if var.__hash__ else None for var in refs]
+    known = tuple(indices) if None not in indices else ()
+    avals = tuple(var.aval for var in eqn.outvars)
+    return Use(avals, known, written, eqn.params.get("reduce"), eqn.params.get("declare"))
+
+
+def _merge(one: Use, other: Use) -> Use:
+    return Use(
+        one.avals,
+        one.refs or other.refs,
+        one.written or other.written,
+        one.reduce or other.reduce,
+        one.structure if one.structure is not None else other.structure,
+    )
+
+
+class State:
+    """The variables that a higher-order primitive touches, read before it and assigned after it.
+
+    Attributes:
+        fixed: those that are only read, with their values.
+        changing: those that are written, with their values so far.
+        fresh: those of a function being initialized that are declared inside.
+    """
+
+    def __init__(self, *computations: tuple[Any, Sequence]):
+        """Read the state of `(jaxpr, arguments)` pairs under the current trace."""
+        self._uses: dict[Name, Use] = {}
+        self._refs: dict[Name, _frames.Leaves] = {}
+        for jaxpr, args in computations:
+            for name, use in uses(jaxpr).items():
+                self._uses[name] = _merge(self._uses.get(name, use), use)
+                self._refs.setdefault(name, tuple(args[i] for i in use.refs))
+        for name, refs in self._refs.items():
+            if any(ref is SLICED for ref in refs):
+                raise _sliced(name)
+        self.fresh = sorted(name for name in self._uses if _is_undeclared(name))
+        self.fixed, self.changing = {}, {}
+        for name in sorted(set(self._uses) - set(self.fresh)):
+            use = self._uses[name]
+            part = self.changing if use.written else self.fixed
+            part[name] = _primitives.read(name, use.avals, self._refs[name])
+
+    def assign(self, new: Values) -> None:
+        """Write what came out: the variables of `changing`, and the declarations of `fresh`."""
+        for name in self.fresh:
+            first, last = new[name]
+            _primitives.declare(name, first, self._uses[name].structure)
+            if self._uses[name].written:
+                _primitives.write(name, last)
+        for name in self.changing:
+            _primitives.write(name, new[name], self._refs[name], self._uses[name].reduce)
+
+    def refuse_fresh(self, primitive: str) -> None:
+        """Raise if variables are declared inside, where they cannot be."""
+        if self.fresh:
+            raise ValueError(
+                f"variable {self.fresh[0].field!r} is declared inside `{primitive}`, where it would "
+                "be declared once per iteration or branch. Declare it before, and use it there."
+            )
+
+
+def _is_undeclared(name: Name) -> bool:
+    if name.level != FUNCTION:
+        return False
+    function = _frames.innermost_function()
+    return function is not None and function.declaring and name not in function.values
+
+
+def _sliced(name: Name) -> Exception:
+    return _primitives.EffectError(
+        f"state '{name}' belongs to a module that `scan` hands to its body in slices (`xs`), so "
+        "inside it no longer stands for its place in the root call. Call it explicitly, "
+        "`y, module = module.call_and_update(x)`, return `module` with the outputs of the body, and "
+        f"assign the stacked result: `assign({name.field}=...)`."
+    )
+
+
+def pure(jaxpr: Any, fresh: Sequence[Name] = ()) -> Callable[..., tuple[list, Values]]:
+    """`f(fixed, changing, *args) -> (outputs, new values of changing and fresh)`.
+
+    The same function each time for one jaxpr, so that JAX's caches work as they would without us.
+    It holds the jaxpr weakly, whose holder is whoever binds it.
+    """
+    make = functools.partial(_make_pure, weakref.ref(jaxpr), fresh)
+    return _cache.get(jaxpr, ("pure", *fresh), make)
+
+
+def pure_once(jaxpr: Any) -> Callable[..., tuple[list, Values]]:
+    """The same for a jaxpr that nobody else holds: the function does."""
+    return _make_pure(lambda: jaxpr, ())
+
+
+def _make_pure(get_jaxpr: Callable[[], Any], fresh: Sequence[Name]) -> Callable:
+    def run(fixed: Values, changing: Values, *args: Any) -> tuple[list, Values]:
+        with _frames.replay({**fixed, **changing}, declaring=bool(fresh)) as frame:
+            out = _jax.evaluate(get_jaxpr(), args)
+            new = {name: frame.values[name] for name in changing}
+            return out, {**new, **{name: (frame.first[name], frame.values[name]) for name in fresh}}
+
+    return run
+
+
+def cached(jaxpr: Any, key: Any, make: Callable[[], Any]) -> Any:
+    """What a rule builds from `pure(jaxpr)`, kept as long as the jaxpr."""
+    return _cache.get(jaxpr, key, make)

@@ -1,0 +1,78 @@
+"""What does a root call watch while its code runs?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from oryxstate import _jax
+from oryxstate._effects import _frames
+from oryxstate._effects._names import StateEffect, touches_state
+from oryxstate._errors import EffectError
+
+
+class StateTrace(_jax.ForwardingTrace):
+    """Marks where the variables of a root call live, and refuses what would lose their updates.
+
+    Everything is handed to the parent trace as it is. Loops and branches that touch state never come
+    here: their rule has made them pure when they were bound.
+    """
+
+    def process_primitive(self, primitive, tracers, params, /):
+        if primitive not in _jax.INTERCEPTED and _jax.has_subjaxpr(params):
+            refuse_state_inside(primitive, params)
+        return super().process_primitive(primitive, tracers, params)
+
+
+def refuse_state_inside(primitive: Any, params: dict) -> None:
+    """Raise if a computation inside these parameters touches state: its primitive has no rule."""
+    for jaxpr in _jax.subjaxprs(params):
+        if touches_state(jaxpr):
+            names = sorted(e.name for e in jaxpr.effects if isinstance(e, StateEffect))
+            raise EffectError(
+                f"state '{names[0]}' is used inside the JAX primitive `{primitive}`, for which "
+                "oryxstate has no rule, so its update would be lost. Hand the state over explicitly: "
+                "`y, module = module.call_and_update(x)` inside, the new module returned, and "
+                f"`assign({names[0].field}=...)` outside."
+            )
+
+
+@contextlib.contextmanager
+def _state_trace() -> Iterator[_jax.Trace]:
+    trace = _jax.current_trace()
+    if isinstance(trace, StateTrace):  # the frames of nested roots share one trace
+        yield trace
+        return
+    trace = StateTrace(trace)
+    with _jax.set_current_trace(trace):
+        yield trace
+
+
+@contextlib.contextmanager
+def open_root(values: Mapping[_frames.Name, _frames.Leaves]) -> Iterator[_frames.Frame]:
+    """Hold the variables of a module for the length of a root call."""
+    with _state_trace() as trace:
+        frame = _frames.Frame(trace, values, constant=values)
+        with _frames.pushed(frame, is_root=True):
+            try:
+                yield frame
+            finally:
+                frame.close()
+
+
+@contextlib.contextmanager
+def open_function(
+    values: Mapping[_frames.Name, _frames.Leaves],
+    constant: Iterable[_frames.Name] = (),
+    *,
+    declaring: bool,
+) -> Iterator[_frames.FunctionFrame]:
+    """Hold the variables of a function while it is initialized or called."""
+    with _state_trace() as trace:
+        frame = _frames.FunctionFrame(trace, values, constant, declaring=declaring)
+        with _frames.pushed(frame, is_root=True):
+            try:
+                yield frame
+            finally:
+                frame.close()

@@ -1,0 +1,36 @@
+"""One file per higher-order primitive of JAX: how state passes through it. Importing installs them.
+
+A rule is asked when its primitive is bound. If state is touched inside, it rebuilds the primitive
+with JAX's public function, the state as extra inputs and outputs, so that whatever JAX does next
+(differentiate, batch, stage, compile) it does to the program one would have written by hand.
+"""
+
+from oryxstate import _jax
+from oryxstate._effects.rules import (
+    call,
+    cond,
+    custom_derivatives,
+    custom_vmap,
+    hi_primitive,
+    jit,
+    linear_solve,
+    remat,
+    scan,
+    shard_map,
+    while_loop,
+)
+
+_jax.intercept(_jax.JIT, jit.rule)
+_jax.intercept(_jax.SCAN, scan.rule)
+_jax.intercept(_jax.WHILE, while_loop.rule)
+_jax.intercept(_jax.COND, cond.rule)
+_jax.intercept(_jax.REMAT, remat.rule)
+_jax.intercept(_jax.CUSTOM_JVP, custom_derivatives.jvp_rule)
+_jax.intercept(_jax.CUSTOM_VJP, custom_derivatives.vjp_rule)
+_jax.intercept(_jax.CUSTOM_VMAP, custom_vmap.rule)
+_jax.intercept(_jax.SHARD_MAP, shard_map.rule)
+_jax.intercept(_jax.LINEAR_SOLVE, linear_solve.rule)
+if _jax.EVAL_JAXPR is not None:
+    _jax.intercept(_jax.EVAL_JAXPR, call.rule)
+if _jax.HI_PRIMITIVE is not None:
+    _jax.intercept(_jax.HI_PRIMITIVE, hi_primitive.rule)

@@ -1,0 +1,15 @@
+"""How does state pass through a primitive that only calls a jaxpr?"""
+
+from __future__ import annotations
+
+from oryxstate import _jax
+from oryxstate._effects._names import touches_state
+
+
+def rule(trace, args, params):
+    """Run it in place."""
+    (jaxpr,) = _jax.subjaxprs(params)
+    if not touches_state(jaxpr):
+        return None
+    with _jax.set_current_trace(trace):
+        return _jax.evaluate(jaxpr, args)

@@ -1,0 +1,282 @@
+"""How does a function become a module?"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from oryxstate import _api, _tree
+from oryxstate._effects import _frames, _primitives, _trace
+from oryxstate._effects._names import FUNCTION, Name
+from oryxstate._module import _live, _pytree
+from oryxstate._module._base import Module
+from oryxstate._module._fields import param, state, static
+
+
+def _name(field: str) -> Name:
+    return Name(FUNCTION, "", field)
+
+
+def variable(value: Any, *, name: str) -> Any:
+    """Declare a variable of the function that is being initialized, or read it when it is called.
+
+    Args:
+        value: its first value, a pytree of arrays; when the function is called it only says which
+            structure, shapes and dtypes are expected.
+        name: its name in the function.
+
+    Returns:
+        The current value; `value` itself outside any initialized function.
+
+    Raises:
+        ValueError: if the function declares two variables of this name, or another structure,
+            shape or dtype than when it was initialized.
+
+    Example:
+        >>> import jax
+        >>> import oryxstate as ox
+        >>> def count(x):
+        ...     n = ox.variable(0, name="n")
+        ...     ox.assign(n + 1, name="n")
+        ...     return x
+        >>> module = ox.init(count)(jax.random.key(0), 1.0)
+        >>> int(module.n), int(ox.update(module, 1.0).n)
+        (0, 1)
+    """
+    frame = _frames.innermost_function()
+    if frame is None:
+        return value
+    if _has_module(value):
+        return frame.modules.variable(name, value)
+    leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, value))
+    held = frame.structures.setdefault(name, treedef)
+    if held != treedef:
+        raise ValueError(
+            f"variable {name!r} has structure {treedef}, but {held} when the function was initialized."
+        )
+    frame.types[name] = _frames.avals_of(tuple(leaves))
+    current = _primitives.declare(_name(name), tuple(leaves), treedef)
+    return jax.tree.unflatten(treedef, current)
+
+
+def assign(value: Any, *, name: str) -> Any:
+    """Give a variable of the innermost initialized function a new value.
+
+    Args:
+        value: of the structure, shapes and dtypes of the variable; Python scalars are cast.
+        name: the name of the variable.
+
+    Returns:
+        The value now held; `value` itself outside any initialized function.
+
+    Raises:
+        ValueError: if no such variable is declared, or it has another structure, shape or dtype.
+    """
+    frame = _frames.innermost_function()
+    if frame is None:
+        return value
+    if name not in frame.structures:
+        raise ValueError(_primitives.UNDECLARED.format(field=name))
+    treedef, avals = frame.structures[name], frame.types[name]
+    leaves = _tree.conform(value, avals, treedef, f"variable {name!r}")
+    return jax.tree.unflatten(treedef, _primitives.write(_name(name), leaves))
+
+
+def current(frame: _frames.FunctionFrame, name: str) -> Any:
+    """The current value of a variable."""
+    leaves = _primitives.read(_name(name), frame.types[name])
+    return jax.tree.unflatten(frame.structures[name], leaves)
+
+
+def _has_module(value: Any) -> bool:
+    return any(map(_pytree.is_module, jax.tree.leaves(value, is_leaf=_pytree.is_module)))
+
+
+class FunctionModule(Module):
+    """A function with the variables that it declared when it was initialized.
+
+    The function is run again at every call, so shapes may vary and Python branches see real values.
+    Its variables are attributes: `module.w`.
+
+    Attributes:
+        function: the function.
+        params: the variables that it did not assign when it was initialized, by name.
+        states: those that it assigned.
+        modules: the modules that nested, named `init`s gave.
+    """
+
+    function: Callable[..., Any] = static()
+    params: dict[str, Any] = param()
+    states: dict[str, Any] = state()
+    modules: dict[str, Any]
+
+    def variables(self) -> dict[str, Any]:
+        """The variables by name."""
+        return {**self.params, **self.states, **self.modules}
+
+    def replace(self, **fields: Any) -> FunctionModule:
+        """A copy with other values of variables, or another `name`."""
+        own = {k: v for k, v in fields.items() if k in self.__layout__.fields}
+        unknown = sorted(set(fields) - set(own) - set(self.variables()))
+        if unknown:
+            raise TypeError(_no_variable(self, unknown[0]))
+        for part in ("params", "states", "modules"):
+            values = getattr(self, part)
+            changed = {k: v for k, v in fields.items() if k in values}
+            if changed:
+                own[part] = {**values, **changed}
+        return super().replace(**own)
+
+    def call_and_update(self, *args: Any, **kwargs: Any) -> tuple[Any, FunctionModule]:
+        """The output, and the module with what the function assigned."""
+        modules = jax.tree.map(lambda x: x, self.modules)
+        values, structures = {}, {}
+        for name, value in {**self.params, **self.states}.items():
+            leaves, structures[name] = jax.tree.flatten(value)
+            values[_name(name)] = tuple(leaves)
+        states = [_name(name) for name in self.states]
+        with _trace.open_function(values, states, declaring=False) as frame:
+            frame.structures = structures
+            frame.types = {name.field: avals for name, avals in frame.avals.items()}
+            frame.modules = _Modules(frame, modules)
+            out = _run(self.function, jax.random.key(0), args, kwargs)
+            new = {
+                name.field: jax.tree.unflatten(structures[name.field], frame.values[name])
+                for name in frame.written
+                if name.level == FUNCTION
+            }
+            new.update(frame.modules.updated())
+            return frame.modules.strip(out), self.replace(**new)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in self.__layout__.fields:
+            return super().__getattr__(name)  # type: ignore[misc]
+        values = self.variables()
+        if name not in values:
+            raise AttributeError(_no_variable(self, name))
+        return values[name]
+
+
+def _no_variable(module: FunctionModule, name: str) -> str:
+    known = ", ".join(module.variables()) or "none"
+    function = getattr(module.function, "__name__", repr(module.function))
+    return f"function `{function}` has no variable {name!r} (it has: {known})"
+
+
+class InlineFunction:
+    """What a nested, unnamed `init` gives: its variables are those of the function around it."""
+
+    def __init__(self, function: Callable[..., Any], frame: Any):
+        self._function, self._frame = function, frame
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function; what it assigns is assigned in the function around it."""
+        with self._frame.reading():
+            return _run(self._function, jax.random.key(0), args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._frame.structures:
+            raise AttributeError(f"the function has no variable {name!r}")
+        return current(self._frame, name)
+
+
+class _Modules:
+    """The modules among the variables of a running function: live, as in a root call of theirs."""
+
+    def __init__(self, frame: _frames.FunctionFrame, modules: dict[str, Any]):
+        self._root = _live.Root(_frames.level() - 1)
+        self._root.frame = self._frame = frame
+        self.first: dict[str, Any] = {}
+        self._live: dict[str, Any] = {}
+        for name, module in modules.items():
+            self._enter(name, module)
+
+    def _enter(self, name: str, module: Any) -> Any:
+        self.first[name] = module
+        self._live[name], values = _live.enter(module, self._root, name)
+        self._frame.hold(values)
+        return self._live[name]
+
+    def variable(self, name: str, module: Any) -> Any:
+        """Declare a module, or find it."""
+        if not self._frame.declaring:
+            return self.find(name)
+        if name in self.first or name in self._frame.structures:
+            raise ValueError(
+                f"two variables are named {name!r} in one function. Give one of them another name."
+            )
+        return self._enter(name, module)
+
+    def find(self, name: str) -> Any:
+        """The live module of this name."""
+        if name not in self._live:
+            known = ", ".join(self._live) or "none"
+            raise ValueError(
+                f"module {name!r} was not declared when the function was initialized (declared: {known})."
+            )
+        return self._live[name]
+
+    def updated(self) -> dict[str, Any]:
+        """The modules as the function left them."""
+        return {name: _live.leave(m, self._root, name) for name, m in self.first.items()}
+
+    def strip(self, out: Any) -> Any:
+        """An output without ties to this run."""
+        return _live.strip(out, self._root.level)
+
+
+@_api.init.register(object)
+def _init(function: Any, *, name: str | None = None) -> Callable[..., Any]:
+    if not callable(function):
+        raise TypeError(
+            f"cannot initialize {type(function).__name__}: {function!r} is no function or module."
+        )
+
+    def initialize(key: Any, *args: Any, **kwargs: Any) -> Any:
+        around = _frames.innermost_function()
+        if around is None:
+            return _initialized(function, name, key, args, kwargs)
+        if name is not None:
+            if not around.declaring:
+                return around.modules.find(name)
+            return around.modules.variable(name, _initialized(function, name, key, args, kwargs))
+        if around.declaring:
+            _run(function, key, args, kwargs)
+        return InlineFunction(function, around)
+
+    return initialize
+
+
+def _initialized(function: Any, name: str | None, key: Any, args: tuple, kwargs: dict) -> Any:
+    with _trace.open_function({}, declaring=True) as frame:
+        frame.modules = _Modules(frame, {})
+        _run(function, key, args, kwargs)
+        parts: dict[str, dict[str, Any]] = {"params": {}, "states": {}}
+        for variable_name, leaves in frame.first.items():
+            field = variable_name.field
+            part = "states" if variable_name in frame.written else "params"
+            parts[part][field] = jax.tree.unflatten(frame.structures[field], leaves)
+        return FunctionModule(function, **parts, modules=frame.modules.first, name=name)
+
+
+@_api.call_and_update.register(types.FunctionType)
+def _(function: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    return _run(function, jax.random.key(0), args, kwargs), function
+
+
+def _run(function: Callable[..., Any], key: Any, args: tuple, kwargs: dict) -> Any:
+    if _takes_key(function) and "init_key" not in kwargs:
+        kwargs = {**kwargs, "init_key": key}
+    return function(*args, **kwargs)
+
+
+def _takes_key(function: Callable[..., Any]) -> bool:
+    try:
+        return "init_key" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # built in, without a signature
+        return False

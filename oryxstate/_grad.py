@@ -1,0 +1,128 @@
+"""What is learned in a model, and what is its gradient?"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from oryxstate._module import _pytree
+
+
+def partition(model: Any) -> tuple[Any, Any]:
+    """Split a model into what is learned and everything else.
+
+    Learned are the floating-point arrays in `ox.param()` fields, in fields without a specifier, and
+    outside modules; never state, integers, booleans or random keys.
+
+    Args:
+        model: a pytree that holds modules.
+
+    Returns:
+        `(params, rest)`, both of the structure of `model`, with None for the leaves of the other.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> class Scale(ox.Module):
+        ...     scale: jax.Array = ox.param()
+        ...     count: jax.Array = ox.state()
+        >>> params, rest = ox.partition(Scale(jnp.ones(2), jnp.array(0)))
+        >>> params, rest
+        (Scale(scale=f32[2], count=None), Scale(scale=None, count=i32[]))
+        >>> ox.merge(params, rest)
+        Scale(scale=f32[2], count=i32[])
+    """
+    return eqx.partition(model, _learned(model))
+
+
+def merge(params: Any, rest: Any) -> Any:
+    """The model that `partition` split."""
+    return eqx.combine(params, rest)
+
+
+def _learned(model: Any) -> Any:
+    """A pytree like `model` of booleans."""
+
+    def mask(module: Any, path: str) -> Any:
+        data = _pytree.map_children(mask, module, path)
+        for field in module.__layout__.data:
+            if field not in data:
+                is_state = field in module.__layout__.state
+                value = _pytree.stored(module, field)
+                data[field] = jax.tree.map(lambda x, s=is_state: not s and _is_inexact(x), value)
+            else:
+                data[field] = jax.tree.map(_is_learned, data[field])
+        return _pytree.with_data(module, data)
+
+    return jax.tree.map(_is_learned, _pytree.map_modules(mask, model, ""))
+
+
+def _is_learned(leaf: Any) -> bool:
+    return leaf if isinstance(leaf, bool) else _is_inexact(leaf)
+
+
+def _is_inexact(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def value_and_grad(
+    function: Callable[..., Any], *, has_aux: bool = False
+) -> Callable[..., tuple[Any, Any]]:
+    """Differentiate a loss with respect to what is learned in its first argument.
+
+    Args:
+        function: `(model, *args, **kwargs) -> loss`, or `(loss, aux)` with `has_aux`. The loss is a
+            real scalar; the updated model is usually the `aux`.
+        has_aux: whether the function returns a pair.
+
+    Returns:
+        A function that returns `(loss, gradient)`, or `((loss, aux), gradient)`. The gradient has the
+        structure of the model, with None for all that is not learned, as optax takes it.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> class Scale(ox.Module):
+        ...     scale: jax.Array = ox.param()
+        ...     count: jax.Array = ox.state()
+        ...     def call(self, x):
+        ...         self.assign(count=self.count + 1)
+        ...         return self.scale * x
+        >>> def loss(model, x):
+        ...     return ox.call_and_update(model, x)
+        >>> model = Scale(jnp.array(2.0), jnp.array(0))
+        >>> (value, model), gradient = ox.value_and_grad(loss, has_aux=True)(model, 3.0)
+        >>> float(value), float(gradient.scale), gradient.count, int(model.count)
+        (6.0, 3.0, None, 1)
+    """
+
+    @functools.wraps(function)
+    def run(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        params, rest = partition(model)
+
+        def of_params(params: Any) -> Any:
+            return function(merge(params, rest), *args, **kwargs)
+
+        return jax.value_and_grad(of_params, has_aux=has_aux)(params)
+
+    return run
+
+
+def grad(function: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
+    """The gradient alone: as `value_and_grad` without the loss.
+
+    Returns:
+        A function that returns the gradient, or `(gradient, aux)` with `has_aux`.
+    """
+
+    @functools.wraps(function)
+    def run(model: Any, *args: Any, **kwargs: Any) -> Any:
+        value, gradient = value_and_grad(function, has_aux=has_aux)(model, *args, **kwargs)
+        return (gradient, value[1]) if has_aux else gradient
+
+    return run

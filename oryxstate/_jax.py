@@ -1,0 +1,397 @@
+"""Which unstable parts of JAX does oryxstate stand on? All of them are named here, and only here.
+
+Covers JAX 0.10 to 0.12. Everything that a JAX release may move is one named function or constant of
+this file; the rest of the package calls public JAX.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.core
+import jax.extend.core as jex
+import jax.extend.linear_util as linear_util
+import numpy as np
+from jax._src import hijax as _hijax  # the primitive behind `custom_root` in 0.12
+from jax._src import core as _core  # trace_ctx; jax.extend can only take the trace away and back
+from jax._src import effects as _effects  # the allow-lists of effect types have no public name
+from jax._src.custom_batching import custom_vmap_p  # not among jax.extend.core.primitives
+from jax._src.interpreters import ad as _ad  # LinearizeTrace and LinearizeTracer
+from jax._src.interpreters import batching as _batching  # BatchTrace
+from jax._src.interpreters import partial_eval as _pe  # eval_jaxpr
+from jax._src.lax.lax import _convert_element_type  # the only cast that can give a weak type
+from jax._src.shard_map import shard_map_p  # not among jax.extend.core.primitives
+from jax.extend.core import primitives
+from jax.interpreters import ad, batching, mlir
+
+Effect = jex.Effect
+Primitive = jex.Primitive
+Trace = jax.core.Trace
+Tracer = jax.core.Tracer
+set_current_trace = jex.set_current_trace
+
+JIT = primitives.jit_p
+SCAN = primitives.scan_p
+WHILE = primitives.while_p
+COND = primitives.cond_p
+REMAT = primitives.remat_p
+CUSTOM_JVP = primitives.custom_jvp_call_p
+CUSTOM_VJP = primitives.custom_vjp_call_p
+LINEAR_SOLVE = primitives.linear_solve_p
+EVAL_JAXPR = getattr(_pe, "eval_jaxpr_p", None)  # how 0.12 calls the functions of `custom_root`
+HI_PRIMITIVE = _hijax.call_hi_primitive_p if hasattr(_hijax, "call_hi_primitive_p") else None
+SHARD_MAP = shard_map_p
+CUSTOM_VMAP = custom_vmap_p
+
+
+# Traces -------------------------------------------------------------------------------------------
+
+
+def current_trace() -> Trace:
+    """The trace that gives meaning to primitives just now."""
+    return _core.trace_ctx.trace
+
+
+def wraps_parent(trace: Trace) -> bool:
+    """Whether `trace` (of grad, jvp, vmap) hands every primitive on to a parent trace."""
+    return isinstance(trace, (ad.JVPTrace, _ad.LinearizeTrace, _batching.BatchTrace))
+
+
+def parent(trace: Trace) -> Trace:
+    """The trace to which `trace` hands primitives."""
+    return trace.parent if isinstance(trace, ForwardingTrace) else trace.parent_trace
+
+
+def landing_trace(trace: Trace) -> Trace:
+    """The trace below `trace` at which a primitive is evaluated or staged."""
+    while wraps_parent(trace):
+        trace = trace.parent_trace
+    return trace
+
+
+def differentiates(trace: Trace) -> bool:
+    """Whether `trace` computes a derivative."""
+    return isinstance(trace, (ad.JVPTrace, _ad.LinearizeTrace))
+
+
+def same_differentiation(one: Trace, other: Trace) -> bool:
+    """Whether two traces belong to one derivative (JAX may make several for it)."""
+    return differentiates(one) and differentiates(other) and one.tag is other.tag
+
+
+def split_tangent(trace: Trace, value: Any) -> tuple[Any, Any] | None:
+    """`(primal, tangent)` of a tracer of this differentiation, None for a constant of it."""
+    kinds = (ad.JVPTracer, _ad.LinearizeTracer)
+    if isinstance(value, kinds) and value._trace.tag is trace.tag:
+        return value.primal, value.tangent
+    return None
+
+
+def join_tangent(trace: Trace, primal: Any, tangent: Any) -> Any:
+    """The inverse of `split_tangent`."""
+    kind = ad.JVPTracer if isinstance(trace, ad.JVPTrace) else _ad.LinearizeTracer
+    return kind(trace, primal, tangent)
+
+
+class ForwardingTrace(Trace):
+    """A trace that hands every primitive to its parent, for subclasses to look at what passes.
+
+    JAX's own `jax.jit` skips `bind` while no trace is set, so without this one an eager root call
+    would not see the jitted functions inside it.
+    """
+
+    def __init__(self, parent: Trace):
+        super().__init__()
+        self.parent = parent
+        self.requires_low = parent.requires_low
+
+    def stage_value(self, val):
+        return self.parent.stage_value(val)
+
+    # `bind_with_trace` has already asked whether the primitive is high-level, as the parent would.
+
+    def process_primitive(self, primitive, tracers, params, /):
+        return self.parent.process_primitive(primitive, tracers, params)
+
+    def process_custom_jvp_call(self, primitive, fun, jvp, tracers, /, **params):
+        return self.parent.process_custom_jvp_call(primitive, fun, jvp, tracers, **params)
+
+    def process_custom_vjp_call(self, primitive, fun, fwd, bwd, tracers, /, **params):
+        return self.parent.process_custom_vjp_call(primitive, fun, fwd, bwd, tracers, **params)
+
+    def process_shard_map(self, primitive, fun, tracers, /, **params):
+        return self.parent.process_shard_map(primitive, fun, tracers, **params)
+
+    def process_call(self, primitive, fun, tracers, params, /):
+        return self.parent.process_call(primitive, fun, tracers, params)
+
+
+Rule = Callable[[Trace, Sequence, dict], Any]
+INTERCEPTED: set[Primitive] = set()
+
+
+def intercept(primitive: Primitive, rule: Rule) -> None:
+    """Ask `rule(trace, args, params)` first whenever `primitive` is bound; None means go on.
+
+    This is the one change oryxstate makes to objects of JAX, and it is made at the only point where
+    it can be right: before grad, vmap or jit transform the primitive. A rule that works below them
+    would see loops whose tangents or batch axes no longer say where the state is. (JAX replaces
+    `remat_p.bind` on the instance in the same way.)
+    """
+    original = primitive.bind_with_trace
+    INTERCEPTED.add(primitive)
+
+    def bind_with_trace(trace, args, avals, params, /):
+        out = rule(trace, args, params)
+        return original(trace, args, avals, params) if out is None else out
+
+    primitive.bind_with_trace = bind_with_trace
+
+
+# Effects ------------------------------------------------------------------------------------------
+
+
+def allow_effect(kind: type[Effect]) -> None:
+    """Let effects of this type stand in loops, branches, checkpoints and custom derivatives.
+
+    `lowerable_effects` only lets them reach our own lowering rule, which refuses them by name.
+    """
+    for allowed in (
+        _effects.control_flow_allowed_effects,
+        _effects.remat_allowed_effects,
+        _effects.custom_derivatives_allowed_effects,
+        _effects.lowerable_effects,
+        _effects.partial_eval_kept_effects,
+    ):
+        allowed.add_type(kind)
+
+
+def define_primitive(
+    primitive: Primitive, *, impl: Callable, abstract_eval: Callable, jvp: Callable, batch: Callable
+) -> None:
+    """Register the rules of an effectful primitive; lowering calls `impl`, which must refuse."""
+    primitive.multiple_results = True
+    primitive.def_impl(impl)
+    primitive.def_effectful_abstract_eval(abstract_eval)
+    ad.primitive_jvps[primitive] = jvp
+    batching.primitive_batchers[primitive] = batch
+    mlir.register_lowering(primitive, lambda ctx, *args, **params: impl(*args, **params))
+
+
+def is_mapped(value: Any) -> bool:
+    """Whether a value depends on the axis of the innermost `vmap`."""
+    return isinstance(value, _batching.BatchTracer) and value._trace is current_trace()
+
+
+def zero_tangent(value: Any) -> Any:
+    """The symbolic zero tangent of a value."""
+    return ad.Zero(jax.typeof(value).to_tangent_aval())
+
+
+# Jaxprs -------------------------------------------------------------------------------------------
+
+
+def close(jaxpr: Any) -> Any:
+    """A closed jaxpr, also from the open one that `remat` and `shard_map` hold up to JAX 0.11."""
+    return jaxpr if hasattr(jaxpr, "consts") else jex.ClosedJaxpr(jaxpr, ())
+
+
+def invars(jaxpr: Any) -> Sequence[Any]:
+    """The input variables of an open or closed jaxpr."""
+    return getattr(jaxpr, "jaxpr", jaxpr).invars
+
+
+def equations(jaxpr: Any) -> Sequence[Any]:
+    """The equations of an open or closed jaxpr."""
+    return getattr(jaxpr, "jaxpr", jaxpr).eqns
+
+
+def evaluate(jaxpr: Any, args: Sequence) -> list:
+    """Run a jaxpr under the current trace."""
+    return jex.jaxpr_as_fun(close(jaxpr))(*args)
+
+
+_JAXPRS = {jex.Jaxpr, jex.ClosedJaxpr}
+
+
+def has_subjaxpr(params: dict) -> bool:
+    """Whether an equation computes something inside; asked of every primitive of a root call."""
+    for value in params.values():
+        kind = type(value)
+        if kind in _JAXPRS or (kind is tuple and any(type(v) in _JAXPRS for v in value)):
+            return True
+    return False
+
+
+def subjaxprs(params: dict) -> Iterator[Any]:
+    """The jaxprs among the parameters of an equation, open or closed."""
+    return jex.jaxprs_in_params(params)
+
+
+def scan_counts(params: dict) -> tuple[int, int]:
+    """How many constants and carried values a scan has (`ft_in` replaced the counts in 0.12)."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(consts), len(carry)
+
+
+def linear_solve_parts(params: dict, args: Sequence) -> tuple[dict, dict, list]:
+    """`(jaxprs, constants, b)` of a `custom_linear_solve`, by the name of the function."""
+    names = ("matvec", "vecmat", "solve", "transpose_solve")
+    jaxprs = dict(zip(names, params["jaxprs"], strict=True))
+    rest, consts = list(args), {}
+    for name, count in zip(names, params["const_lengths"], strict=True):
+        consts[name], rest = rest[:count], rest[count:]
+    return jaxprs, consts, rest
+
+
+def vmap_rule(params: dict, axis_size: int, batched: list[bool], args: list) -> tuple[list, list]:
+    """Run the user's rule of a `custom_vmap` function on flat arguments."""
+    tree = params["in_tree"]
+    out, out_batched = params["rule"](
+        axis_size, jax.tree.unflatten(tree, batched), *jax.tree.unflatten(tree, args)
+    )
+    return jax.tree.leaves(out), jax.tree.leaves(out_batched)
+
+
+# Functions on their way into a primitive ----------------------------------------------------------
+
+
+def call_subfun(fun: Any, args: Sequence) -> Any:
+    """Call a function that a primitive was bound with, as often as one likes.
+
+    JAX lets the stores for its output trees be filled once, so they are emptied first.
+    """
+    if not isinstance(fun, linear_util.WrappedFun):
+        return fun(*args)
+    _empty_stores(fun)
+    return fun.call_wrapped(*args)
+
+
+def _empty_stores(fun: linear_util.WrappedFun) -> None:
+    for store in fun.stores:
+        if store is not None:
+            store.reset()
+
+
+_stateless: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def stage_subfun(fun: Any, args: Sequence, keep: Callable[[Any], bool]) -> Any:
+    """The jaxpr of a function that a custom derivative was bound with, if `keep(jaxpr)`, else None.
+
+    A function that is not kept is staged once for the same static arguments and types, as JAX would
+    cache it: most of them are `jax.nn.relu` and its like.
+    """
+    try:
+        key = fun.transforms, fun.params, tuple(map(jax.typeof, args))
+        if key in _stateless.get(fun.f, ()):
+            return None
+    except TypeError:  # not hashable, or not a function that can be remembered
+        key = None
+    jaxpr = jax.make_jaxpr(lambda *xs: call_subfun(fun, xs))(*args)
+    if keep(jaxpr):
+        return jaxpr
+    _empty_stores(fun)
+    if key is not None:
+        _stateless.setdefault(fun.f, set()).add(key)
+    return None
+
+
+def leave_one_output_tree(subfuns: Sequence) -> None:
+    """Keep one output tree of a function and its rule, as when JAX runs one of the two."""
+    function, rule = subfuns[:2]
+    if any(map(_is_filled, rule.stores)):
+        _empty_stores(function)
+
+
+def _is_filled(store: Any) -> bool:
+    try:
+        return store is not None and store.val is not store  # reading an empty store raises
+    except linear_util.StoreException:
+        return False
+
+
+def wrap_subfun(function: Callable, like: Any) -> Any:
+    """`function` in the form in which a primitive was given `like`."""
+    if not isinstance(like, linear_util.WrappedFun):
+        return function
+    return linear_util.wrap_init(function, debug_info=like.debug_info)
+
+
+class HiPrimitive:
+    """A high-level primitive about to be bound, on flat arguments."""
+
+    def __init__(self, params: dict):
+        self._prim = params["_prim"]
+        self.effects = getattr(self._prim, "effects", frozenset())
+
+    def __str__(self) -> str:
+        return type(self._prim).__name__
+
+    def expand(self, *args: Any) -> list:
+        """What it computes, in terms of ordinary primitives."""
+        return jax.tree.leaves(self._prim.expand(*jax.tree.unflatten(self._prim.in_tree, args)))
+
+    def jvp(self, primals: Sequence, tangents: Sequence) -> tuple[list, list]:
+        """Its own derivative."""
+        tree = self._prim.in_tree
+        out, out_dot = self._prim.jvp(
+            jax.tree.unflatten(tree, primals), jax.tree.unflatten(tree, tangents)
+        )
+        dots = jax.tree.leaves(out_dot, is_leaf=lambda x: isinstance(x, ad.Zero))
+        return jax.tree.leaves(out), [ad.instantiate_zeros(x) for x in dots]
+
+
+class StagedShardMap(NamedTuple):
+    """What a `shard_map` about to be bound computes; `restore` shapes its outputs for JAX."""
+
+    jaxpr: Any
+    args: list
+    in_specs: Sequence
+    out_specs: Sequence
+    restore: Callable[[list], Any]
+
+
+def stage_shard_map(args: Sequence, params: dict) -> StagedShardMap:
+    """Trace the body of a `shard_map`, whose output specs are known only then."""
+    out_tree: Any = None
+
+    def bind(*xs):
+        nonlocal out_tree
+        # Not intercepted, or it would be staged again.
+        original = type(shard_map_p).bind_with_trace
+        avals = [jax.typeof(x) for x in xs]
+        out_tree = original(shard_map_p, current_trace(), xs, avals, dict(params))
+        return list(out_tree)
+
+    staged = jax.make_jaxpr(bind)(*args)
+    (eqn,) = (e for e in equations(staged) if e.primitive is shard_map_p)
+    outer = getattr(staged, "jaxpr", staged)
+    values = dict(zip([*outer.constvars, *outer.invars], [*staged.consts, *args], strict=True))
+    operands = [v.val if isinstance(v, jex.Literal) else values[v] for v in eqn.invars]
+    body, specs = eqn.params["jaxpr"], (eqn.params["in_specs"], eqn.params["out_specs"])
+    return StagedShardMap(body, operands, *specs, out_tree.update)
+
+
+def convert(value: Any, dtype: Any, weak_type: bool) -> jax.Array:
+    """Cast to a dtype and to a weak or strong type."""
+    return _convert_element_type(value, dtype, weak_type=weak_type)
+
+
+class WeakCache:
+    """A cache per jaxpr that dies with it; the cached functions must hold the jaxpr weakly."""
+
+    def __init__(self) -> None:
+        self._entries: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+    def get(self, jaxpr: Any, key: Any, make: Callable[[], Any]) -> Any:
+        """The entry of this jaxpr under `key`, made now if it is not there."""
+        entries = self._entries.setdefault(jaxpr, {})
+        if key not in entries:
+            entries[key] = make()
+        return entries[key]

@@ -1,0 +1,1 @@
+"""Modules: frozen dataclasses that are pytrees and hold variables."""

@@ -1,0 +1,337 @@
+"""The Module base class: a frozen dataclass, a pytree, and a function of its state."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import equinox as eqx
+import jax
+from typing_extensions import Self, dataclass_transform
+
+from oryxstate._effects import _frames
+from oryxstate._errors import EffectError
+from oryxstate._module import _call, _construct, _foreign, _live, _pytree
+from oryxstate._module._fields import Layout, param, state, static
+from oryxstate._module._pytree import AUX, PLACE, REST, ROOT
+
+
+@dataclass_transform(
+    frozen_default=True, eq_default=False, field_specifiers=(param, state, static, dataclasses.field)
+)
+class Module(metaclass=_construct.ModuleMeta):
+    """A frozen dataclass whose state threads itself.
+
+    Subclass it, annotate the fields, and write `call`. Inside a call `self.assign(field=value)`
+    updates state, and so does every call of a submodule; `call_and_update` returns the output and
+    the module with all updates.
+
+    Fields are `ox.param()` (learned), `ox.state()` (updated by calls), `ox.static()`
+    (configuration), or without specifier: other modules, containers of them, arrays (which are
+    params).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> class Mean(ox.Module):
+        ...     total: jax.Array = ox.state()
+        ...     count: jax.Array = ox.state()
+        ...     def call(self, x):
+        ...         self.assign(total=self.total + x, count=self.count + 1)
+        ...         return self.total / self.count
+        >>> mean = Mean(jnp.array(0.0), jnp.array(0))
+        >>> y, mean = jax.jit(ox.call_and_update)(mean, 3.0)
+        >>> y, mean = jax.jit(ox.call_and_update)(mean, 5.0)
+        >>> float(y), int(mean.count)
+        (4.0, 2)
+    """
+
+    __layout__: ClassVar[Layout]
+    __generated_init__: ClassVar[bool] = True
+    __rule__: ClassVar[Callable[..., Any] | None] = None
+
+    name: str | None = static(default=None, kw_only=True)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _make_dataclass(cls)
+        _check_names(cls)
+        _derive_calls(cls)
+
+    # Frozen -----------------------------------------------------------------------------------
+
+    if not TYPE_CHECKING:
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if AUX in self.__dict__:
+                raise dataclasses.FrozenInstanceError(
+                    f"cannot assign to field `{name}` of {type(self).__name__}: modules are frozen. "
+                    f"Inside `call`, `self.assign({name}=...)` updates state; anywhere, "
+                    f"`module.replace({name}=...)` makes a changed copy."
+                )
+            layout = self.__layout__
+            if name not in layout.fields:
+                raise AttributeError(
+                    _construct.unknown_field(type(self), name, layout.fields)
+                    + f" Declare it in the class body: `{name}: ... = ox.param()`."
+                )
+            self.__dict__[name] = _construct.convert(layout.infos[name], value)
+
+        def __delattr__(self, name: str) -> None:
+            raise dataclasses.FrozenInstanceError(
+                f"cannot delete field `{name}` of {type(self).__name__}: modules are frozen."
+            )
+
+        def __getattr__(self, name: str) -> Any:
+            # Only reached for what is not in __dict__: state of a live module, split children.
+            d = self.__dict__
+            place = d.get(PLACE)
+            if place is not None and name in place.treedefs:
+                return place.read(name)
+            if REST in d and name in d[REST]:
+                return _foreign.join(*d[REST][name], _pytree.is_module)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        d = dict(_pytree.value_of(self).__dict__ if _live.is_live(self) else self.__dict__)
+        d.pop(ROOT, None)
+        return {**d, AUX: _pytree.with_scope(d[AUX], None)}
+
+    def __setstate__(self, d: dict[str, Any]) -> None:
+        self.__dict__.update(d)
+
+    def __repr__(self) -> str:
+        return eqx.tree_pformat(_pytree.value_of(self))
+
+    # A container of variables -----------------------------------------------------------------
+
+    def variables(self) -> dict[str, Any]:
+        """The variables of this module by name: its params, its state and its children.
+
+        A child stands under its `name` if it has one, else under the name of its field.
+
+        Returns:
+            A new dictionary.
+
+        Raises:
+            ValueError: if two variables have one name.
+        """
+        found: dict[str, Any] = {}
+        for field in self.__layout__.data:
+            value = getattr(self, field)
+            own = value.name if _pytree.is_module(value) else None
+            name = own or field
+            if name in found:
+                raise ValueError(
+                    f"{type(self).__name__} has two variables named {name!r} (one is field "
+                    f"`{field}`). Give the child another name: `child.replace(name=...)`."
+                )
+            found[name] = value
+        return found
+
+    def flatten(self) -> tuple[tuple[Any, ...], Any]:
+        """The data of this module, one value per field, and everything static about it."""
+        module = _pytree.value_of(self)
+        return tuple(_pytree.stored(module, name) for name in self.__layout__.data), module.__dict__[AUX]
+
+    @classmethod
+    def unflatten(cls, static_data: Any, xs: tuple[Any, ...]) -> Self:
+        """The module that `flatten` took apart, with other data if wanted. Nothing is checked."""
+        example = jax.tree.structure(object.__new__(cls)._with(static_data, xs))
+        return jax.tree.unflatten(example, jax.tree.leaves(xs))
+
+    def _with(self, aux: Any, xs: tuple[Any, ...]) -> Self:
+        self.__dict__.update(zip(self.__layout__.data, xs, strict=True))
+        self.__dict__[AUX] = aux
+        return self
+
+    def replace(self, **fields: Any) -> Self:
+        """A copy with other values in some fields.
+
+        Args:
+            **fields: the new values, converted and checked as in construction.
+
+        Raises:
+            TypeError: for a field that is not there or a value it cannot hold.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> import oryxstate as ox
+            >>> class Scale(ox.Module):
+            ...     scale: jnp.ndarray
+            >>> Scale(jnp.ones(2)).replace(scale=jnp.zeros(3))
+            Scale(scale=f32[3])
+        """
+        layout = self.__layout__
+        for name in fields:
+            if name not in layout.fields:
+                raise TypeError(_construct.unknown_field(type(self), name, layout.fields))
+        module = _pytree.value_of(self) if _live.is_live(self) else self
+        values = {name: getattr(module, name) for name in layout.fields}
+        new = object.__new__(type(self))
+        for name, value in {**values, **fields}.items():
+            known = name not in fields
+            new.__dict__[name] = value if known else _construct.check_value(module, name, value)
+        _construct.split_and_freeze(new)
+        scope = _pytree.scope_of(module)
+        if scope is not None:
+            new.__dict__[AUX] = _pytree.with_scope(new.__dict__[AUX], scope)
+            new.__dict__[ROOT] = module.__dict__.get(ROOT)
+        return new
+
+    # A function of state ----------------------------------------------------------------------
+
+    def assign(self, **fields: Any) -> None:
+        """Write state of this module, within a root call.
+
+        Args:
+            **fields: new values of state fields, of the structure, shape and dtype they have.
+                Python scalars and weakly typed values are cast.
+
+        Raises:
+            EffectError: outside a root call, or if this module is no part of it.
+            AttributeError: for a field that is not declared `ox.state()`.
+            ValueError: for a value of another structure, shape or dtype.
+        """
+        layout, kind = self.__layout__, type(self).__name__
+        for name in fields:
+            if name not in layout.state:
+                declared = ", ".join(layout.state) or "none"
+                raise AttributeError(
+                    f"cannot assign `{name}` of {kind}: only fields declared `ox.state()` are "
+                    f"updated by calls (here: {declared}). `module.replace({name}=...)` makes a "
+                    "changed copy."
+                )
+        if not _live.is_live(self):
+            if not _live.stands_in_root(self):
+                raise EffectError(_not_in_root(kind, list(fields)))
+            _live.enter_value(self).assign(**fields)
+            return
+        place = self.__dict__[PLACE]
+        checked = {name: place.conform(name, value) for name, value in fields.items()}
+        for name, leaves in checked.items():
+            place.write(name, leaves, layout.infos[name].reduce)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the module.
+
+        Inside a root call its state is read from and written to its place in the root; outside, the
+        output is returned and the update dropped, since a module is a value.
+        """
+        return self.call(*args, **kwargs)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """The output: what authors write."""
+        raise NotImplementedError(_nothing_written(self))
+
+    def call_and_update(self, *args: Any, **kwargs: Any) -> tuple[Any, Self]:
+        """The output, and this module with the state that the call left."""
+        return _call.root(type(self).call, self, args, kwargs)
+
+    def update(self, *args: Any, **kwargs: Any) -> Self:
+        """This module with the state that the call left."""
+        return self.call_and_update(*args, **kwargs)[1]
+
+
+def _not_in_root(kind: str, fields: list[str]) -> str:
+    names = ", ".join(f"`{name}`" for name in fields)
+    if _frames.any_open():
+        return (
+            f"{kind} writes {names}, but it is no part of the model that is being called, so the "
+            "update would be lost. Make it a field of the model, or call it explicitly, "
+            "`y, module = module.call_and_update(x)`, and return the new module."
+        )
+    return (
+        f"{kind} writes {names} outside a root call, where no model takes the update. Call the module, "
+        "`y, module = module.call_and_update(x)`, or make a changed copy, "
+        f"`module.replace({fields[0] if fields else 'field'}=...)`."
+    )
+
+
+def _nothing_written(module: Module) -> str:
+    kind = type(module).__name__
+    return (
+        f"{kind} defines neither `call` nor `call_and_update`. Write `def call(self, x): ...` and "
+        "`self.assign(field=value)` in it, or `def call_and_update(self, x): ...` that returns "
+        "`y, self.replace(field=value)`."
+    )
+
+
+def _make_dataclass(cls: Any) -> None:
+    parents = [base for base in cls.__mro__[1:] if isinstance(base, _construct.ModuleMeta)]
+    inherited = parents[0].__generated_init__ if parents else True
+    cls.__generated_init__ = inherited and "__init__" not in cls.__dict__
+    dataclasses.dataclass(eq=False, repr=False, init=cls.__generated_init__)(cls)
+    cls.__layout__ = Layout.of(cls)
+    for name in cls.__layout__.data:  # a default left on the class would hide `__getattr__`
+        if name in cls.__dict__:
+            delattr(cls, name)
+    _pytree.register(cls, cls.__layout__)
+
+
+def _check_names(cls: type) -> None:
+    for name in cls.__layout__.fields:  # type: ignore[attr-defined]
+        if name != "name" and (hasattr(Module, name) or name.startswith("__")):
+            raise TypeError(
+                f"field `{name}` of {cls.__name__} would hide `Module.{name}`. Call it differently."
+            )
+
+
+def _derive_calls(cls: Any) -> None:
+    """From what the author wrote of `call` and `call_and_update`, make the other."""
+    own = [name for name in ("call", "call_and_update") if name in cls.__dict__]
+    if len(own) == 2:
+        raise TypeError(
+            f"{cls.__name__} defines both `call` and `call_and_update`: one is derived from the "
+            "other. Write one of them."
+        )
+    if not own or getattr(cls.__dict__[own[0]], "__isabstractmethod__", False):
+        return
+    written = cls.__dict__[own[0]]
+    if own == ["call"]:
+        cls.call = _derived_from_call(written)
+        cls.call_and_update = _root_call
+    else:
+        cls.call, cls.call_and_update = _derived_from_rule(written)
+
+
+def _derived_from_call(written: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(written)
+    def call(self: Module, *args: Any, **kwargs: Any) -> Any:
+        if _live.is_live(self):
+            return written(self, *args, **kwargs)
+        if _live.stands_in_root(self):
+            return written(_live.enter_value(self), *args, **kwargs)
+        if _frames.any_open():
+            return written(self, *args, **kwargs)
+        return _call.root(written, self, args, kwargs)[0]
+
+    return call
+
+
+def _root_call(self: Module, *args: Any, **kwargs: Any) -> tuple[Any, Module]:
+    """The output, and this module with the state that the call left."""
+    return _call.root(type(self).call, self, args, kwargs)
+
+
+def _derived_from_rule(written: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    @functools.wraps(written)
+    def call_and_update(self: Module, *args: Any, **kwargs: Any) -> tuple[Any, Module]:
+        return _call.root_of_rule(written, self, args, kwargs)
+
+    def call(self: Module, *args: Any, **kwargs: Any) -> Any:
+        """The output of `call_and_update`."""
+        if _live.is_live(self):
+            return _call.compose(written, self, args, kwargs)
+        if _live.stands_in_root(self):
+            return _call.compose(written, _live.enter_value(self), args, kwargs)
+        if _frames.any_open() and _pytree.has_state(self):
+            raise EffectError(_not_in_root(type(self).__name__, list(self.__layout__.state)))
+        return _call.root_of_rule(written, self, args, kwargs)[0]
+
+    return call, call_and_update
+
+
+_make_dataclass(Module)

@@ -1,0 +1,98 @@
+"""What happens when a module is called?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from oryxstate import _tree
+from oryxstate._effects import _frames, _trace, rules  # noqa: F401  (importing installs the rules)
+from oryxstate._errors import EffectError
+from oryxstate._module import _live, _pytree
+
+
+def root(function: Callable[..., Any], tree: Any, args: tuple, kwargs: dict) -> tuple[Any, Any]:
+    """Run `function(live tree, *args, **kwargs)` as a root call: `(output, updated tree)`.
+
+    Pure: nothing leaks out, whatever happens inside.
+    """
+    if _frames.any_open():  # parts of it may be live in another root call: take their values
+        leaves, treedef = jax.tree.flatten(tree)
+        tree = jax.tree.unflatten(treedef, leaves)
+    call = _live.Root(_frames.level())
+    live, values = _live.enter(tree, call)
+    with _trace.open_root(values) as call.frame:
+        out = function(live, *args, **kwargs)
+        return _live.strip(out, call.level), _live.leave(tree, call)
+
+
+def root_of_rule(rule: Callable[..., Any], module: Any, args: tuple, kwargs: dict) -> Any:
+    """A root call of a module whose author wrote `call_and_update`: `(output, updated module)`."""
+    (out, new), _ = root(rule, module, args, kwargs)
+    return out, _same_type(new, _pytree.value_of(module), type(module).__name__)
+
+
+def compose(rule: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> Any:
+    """Run such a rule inside a root call, and assign what it returns to the module's place."""
+    before = _pytree.value_of(live)
+    out, new = rule(live, *args, **kwargs)
+    new = _same_type(new, before, type(live).__name__)
+    _assign(live, before, new, type(live).__name__)
+    return out
+
+
+def _same_type(new: Any, old: Any, kind: str) -> Any:
+    """An update with the structure, shapes, dtypes and weak types of what it updates."""
+    if _pytree.is_module(new):
+        new = _pytree.value_of(new)
+    treedef = jax.tree.structure(old)
+    if jax.tree.structure(new) != treedef:
+        raise ValueError(
+            f"`call_and_update` of {kind} must return (output, new module) with the new module of "
+            f"the same structure as the old. Old: {treedef}. New: {jax.tree.structure(new)}. Return "
+            "`y, self.replace(field=value)`."
+        )
+    leaves = [
+        leaf
+        if leaf is before
+        else _tree.conform_leaf(leaf, jax.typeof(before), f"`{_tree.keystr(path)}` of {kind}")
+        for leaf, (path, before) in zip(
+            jax.tree.leaves(new), jax.tree_util.tree_flatten_with_path(old)[0], strict=True
+        )
+    ]
+    return jax.tree.unflatten(treedef, leaves)
+
+
+def _assign(live: Any, before: Any, new: Any, path: str) -> None:
+    """Write every changed state field of `new`, and refuse any other change."""
+    for field in live.__layout__.data:
+        parts = [_parts(module, field) for module in (before, new)]
+        if field in live.__layout__.state:
+            if _changed(*parts):
+                place = live.__dict__[_pytree.PLACE]
+                place.write(field, tuple(parts[1]), live.__layout__.infos[field].reduce)
+            continue
+        for old, child in zip(*parts, strict=True):
+            if _pytree.is_module(old):
+                continue
+            if child is not old:
+                raise EffectError(
+                    f"`call_and_update` of {path} changed `{field}`, which is not state, so inside "
+                    "another module's call the change would be lost. Declare the field `ox.state()`,"
+                    " or call it explicitly, `y, module = module.call_and_update(x)`."
+                )
+        for member, old, child in zip(_parts(live, field), *parts, strict=True):
+            if _pytree.is_module(old):
+                _assign(member, old, child, f"{path}.{field}")
+
+
+def _parts(module: Any, field: str) -> list[Any]:
+    if field in module.__layout__.state:
+        return jax.tree.leaves(getattr(module, field))
+    return jax.tree.leaves(_pytree.stored(module, field), is_leaf=_pytree.is_module)
+
+
+def _changed(old: list[Any], new: list[Any]) -> bool:
+    return any(a is not b for a, b in zip(old, new, strict=True))

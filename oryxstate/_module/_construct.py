@@ -1,0 +1,131 @@
+"""Is what the author or the user put into a module what it can hold?"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import difflib
+from typing import Any
+
+import jax
+
+from oryxstate import _tree
+from oryxstate._module import _foreign, _pytree
+from oryxstate._module._fields import FieldInfo
+from oryxstate._module._pytree import AUX, REST, is_module
+from oryxstate._module._static import check_function, check_static, type_key
+
+
+class ModuleMeta(abc.ABCMeta):
+    """Seals an instance when its `__init__`, written or generated, is done."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if cls.__generated_init__:
+            _check_keywords(cls, kwargs)
+        module = super().__call__(*args, **kwargs)
+        seal(module)
+        return module
+
+
+def _check_keywords(cls: Any, kwargs: dict[str, Any]) -> None:
+    known = [name for name, field in cls.__layout__.fields.items() if field.init]
+    for key in kwargs:
+        if key not in known and key not in cls.__dataclass_fields__:  # the latter for InitVar
+            raise TypeError(unknown_field(cls, key, known))
+
+
+def unknown_field(cls: Any, key: str, known: Any) -> str:
+    """The text of the error for a field that is not there, with the nearest one that is."""
+    near = difflib.get_close_matches(key, list(known), n=1)
+    hint = f" Did you mean `{near[0]}`?" if near else ""
+    return f"{cls.__name__} has no field `{key}`.{hint} Its fields are: {', '.join(known)}."
+
+
+def seal(module: Any) -> None:
+    """Check all fields of a new module and freeze it.
+
+    Raises:
+        TypeError: if a field was left unset or holds what it cannot, naming class and field.
+    """
+    d, layout = module.__dict__, module.__layout__
+    for name, field in layout.fields.items():
+        if name not in d:
+            _set_default(module, field)
+    for name in layout.data:
+        check_data(module, name, d[name])
+    for name in layout.static:
+        check_static(d[name], f"field `{name}` of {type(module).__name__}")
+    split_and_freeze(module)
+
+
+def split_and_freeze(module: Any) -> None:
+    """Move what is no data out of its children, and set what JAX compares: the module is frozen."""
+    d, rests = module.__dict__, []
+    for name in module.__layout__.children:
+        if not isinstance(d[name], jax.Array):
+            parts = _foreign.split(name, d[name], is_module)
+            if parts is not None:
+                d.setdefault(REST, {})[name] = parts
+                rests.append(parts[1])
+                del d[name]
+    values = tuple(d[name] for name in module.__layout__.static)
+    extra = _pytree.Extra(None, tuple(rests)) if rests else None
+    d[AUX] = values, tuple(map(type_key, values)), extra
+
+
+def _set_default(module: Any, field: dataclasses.Field) -> None:
+    if field.default is not dataclasses.MISSING:
+        value = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    else:
+        raise TypeError(
+            f"field `{field.name}` of {type(module).__name__} was left unset by `__init__`. Assign "
+            f"it there, `self.{field.name} = ...`, or give it a default."
+        )
+    module.__dict__[field.name] = convert(module.__layout__.infos[field.name], value)
+
+
+def convert(info: FieldInfo, value: Any) -> Any:
+    """The value that a field keeps."""
+    return value if info.converter is None else info.converter(value)
+
+
+def check_data(module: Any, name: str, value: Any) -> None:
+    """Refuse a value that a field of data cannot hold.
+
+    Raises:
+        TypeError: naming class and field.
+    """
+    if isinstance(value, jax.Array):
+        return
+    where = f"field `{name}` of {type(module).__name__}"
+    kind = module.__layout__.infos[name].kind
+    if kind != "child" and any(map(is_module, jax.tree.leaves(value, is_leaf=is_module))):
+        raise TypeError(
+            f"{where} is declared `ox.{kind}()` but holds a module. Leave the specifier out: a field "
+            "without one is a child, whose own fields say what is learned and what is state."
+        )
+    for path, leaf in _foreign.stray(value, is_module):
+        at = f"{where} (at `{name}{jax.tree_util.keystr(path)}`)" if path else where
+        check_function(leaf, at)
+        raise TypeError(
+            f"{at} holds {leaf!r} of type {type(leaf).__name__}, which is no array. If it is "
+            "configuration, declare the field `ox.static()`; if it is a number to compute with, make "
+            "it an array, `converter=jnp.asarray`."
+        )
+
+
+def check_value(module: Any, name: str, value: Any) -> Any:
+    """A new value for a field of a sealed module, converted and checked.
+
+    Raises:
+        TypeError: naming class and field.
+    """
+    info = module.__layout__.infos[name]
+    value = convert(info, value)
+    if info.kind == "static":
+        check_static(value, f"field `{name}` of {type(module).__name__}")
+    else:
+        check_data(module, name, value)
+    return value

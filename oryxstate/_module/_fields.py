@@ -1,0 +1,139 @@
+"""What is a field of a module?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+Kind = Literal["param", "state", "static", "child"]
+_KEY = "oryxstate"
+
+
+class FieldInfo(NamedTuple):
+    """What a field specifier said.
+
+    Attributes:
+        kind: how the field is treated; "child" where there was no specifier.
+        converter: applied to every value that the field is given.
+        reduce: for state, combines the values that the examples of a `vmap` write.
+    """
+
+    kind: Kind = "child"
+    converter: Callable[[Any], Any] | None = None
+    reduce: Callable[..., Any] | None = None
+
+
+def info(field: dataclasses.Field) -> FieldInfo:
+    """The specifier of a dataclass field."""
+    return field.metadata.get(_KEY, FieldInfo())
+
+
+def _field(kind: Kind, converter: Any, options: dict[str, Any], reduce: Any = None) -> Any:
+    metadata = {**options.pop("metadata", {}), _KEY: FieldInfo(kind, converter, reduce)}
+    unknown = set(options) - {"default", "default_factory", "init", "repr", "kw_only"}
+    if unknown:
+        raise TypeError(f"{kind}() got unknown options: {', '.join(sorted(unknown))}")
+    return dataclasses.field(metadata=metadata, **options)
+
+
+def param(*, converter: Callable[[Any], Any] | None = None, **options: Any) -> Any:
+    """A field that is learned: an array or a pytree of arrays.
+
+    Args:
+        converter: applied to every value the field is given, as `jnp.asarray`.
+        **options: `default`, `default_factory`, `init`, `repr`, `kw_only` and `metadata`, as for
+            `dataclasses.field`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> class Scale(ox.Module):
+        ...     scale: jnp.ndarray = ox.param(converter=jnp.asarray, default=1.0)
+        ...     def call(self, x):
+        ...         return self.scale * x
+        >>> float(Scale(3.0)(2.0))
+        6.0
+    """
+    return _field("param", converter, options)
+
+
+def state(
+    *,
+    reduce: Callable[..., Any] | None = None,
+    converter: Callable[[Any], Any] | None = None,
+    **options: Any,
+) -> Any:
+    """A field that calls update: an array or a pytree of arrays, of a type that never changes.
+
+    Args:
+        reduce: called as `reduce(values, axis=i)` to combine the values that the examples of a
+            `jax.vmap` write, as `jnp.mean`; without it such a write is an error.
+        converter: applied to every value the field is given, as `jnp.asarray`.
+        **options: `default`, `default_factory`, `init`, `repr`, `kw_only` and `metadata`, as for
+            `dataclasses.field`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> class Counter(ox.Module):
+        ...     count: jnp.ndarray = ox.state(default_factory=lambda: jnp.array(0))
+        ...     def call(self):
+        ...         self.assign(count=self.count + 1)
+        >>> _, counter = Counter().call_and_update()
+        >>> int(counter.count)
+        1
+    """
+    return _field("state", converter, options, reduce)
+
+
+def static(*, converter: Callable[[Any], Any] | None = None, **options: Any) -> Any:
+    """A field that is configuration: hashable, no array, fixed while JAX traces.
+
+    Args:
+        converter: applied to every value the field is given, as `tuple`.
+        **options: `default`, `default_factory`, `init`, `repr`, `kw_only` and `metadata`, as for
+            `dataclasses.field`.
+
+    Example:
+        >>> import oryxstate as ox
+        >>> class Power(ox.Module):
+        ...     exponent: int = ox.static(default=2)
+        ...     def call(self, x):
+        ...         return x**self.exponent
+        >>> Power(3)(2)
+        8
+    """
+    return _field("static", converter, options)
+
+
+class Layout(NamedTuple):
+    """The fields of a module class, in order.
+
+    Attributes:
+        fields: all dataclass fields by name.
+        infos: their specifiers by name.
+        data: the names of fields that hold data: everything that is not static.
+        static: the names of static fields.
+        state: the names of state fields.
+        children: the names of fields without a specifier.
+    """
+
+    fields: dict[str, dataclasses.Field]
+    infos: dict[str, FieldInfo]
+    data: tuple[str, ...]
+    static: tuple[str, ...]
+    state: tuple[str, ...]
+    children: tuple[str, ...]
+
+    @classmethod
+    def of(cls, module_class: type) -> Layout:
+        """The layout of a dataclass."""
+        fields = {f.name: f for f in dataclasses.fields(module_class)}
+        infos = {name: info(f) for name, f in fields.items()}
+
+        def named(*kinds: Kind) -> tuple[str, ...]:
+            return tuple(name for name, i in infos.items() if i.kind in kinds)
+
+        data = named("param", "state", "child")
+        return cls(fields, infos, data, named("static"), named("state"), named("child"))

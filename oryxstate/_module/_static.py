@@ -1,0 +1,99 @@
+"""When are two static values the same, and which values cannot be static?"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def type_key(value: Any) -> Any:
+    """What tells values apart that `==` does not: `2`, `2.0` and `True`, `0.0` and `-0.0`.
+
+    JAX compares static values by `==` alone and would reuse the trace of one for the other.
+    """
+    if isinstance(value, tuple):
+        return (type(value), *map(type_key, value))
+    if isinstance(value, frozenset):
+        return (type(value), frozenset((v, type_key(v)) for v in value))
+    if isinstance(value, float | complex):
+        return (type(value), repr(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return (type(value), *(type_key(getattr(value, f.name)) for f in fields if f.compare))
+    return type(value)
+
+
+def check_static(value: Any, where: str) -> None:
+    """Refuse what must not be static.
+
+    Raises:
+        TypeError: for an array, something unhashable, or a function that hides arrays.
+    """
+    if any(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(value)):
+        raise TypeError(
+            f"{where} is static but holds an array. JAX would neither trace nor update it. Declare "
+            "the field `ox.param()` or `ox.state()`, or give it a hashable value (a tuple)."
+        )
+    try:
+        hash(value)
+    except TypeError as error:
+        raise TypeError(
+            f"{where} is static and must be hashable, but {type(value).__name__} is not "
+            f"({error}). Use a tuple or a frozen dataclass, or convert it: "
+            "`ox.static(converter=tuple)`."
+        ) from None
+    check_function(value, where)
+
+
+def check_function(value: Any, where: str) -> None:
+    """Refuse a JAX-transformed function that holds arrays, which JAX would not see.
+
+    Raises:
+        TypeError: if `value` is one.
+    """
+    if callable(value) and hasattr(value, "__wrapped__") and any(map(_has_array, _held(value))):
+        raise TypeError(
+            f"{where} is a transformed function (`jax.jit`, `jax.vmap`, ...) that holds arrays, "
+            "which would be constants of it for ever: neither trained nor updated. Store what it "
+            "wraps in a field, and transform inside `call`: `jax.jit(self.f)(x)`."
+        )
+
+
+def _has_array(value: Any) -> bool:
+    return any(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(value))
+
+
+def _held(function: Any) -> Iterator[Any]:
+    """The values that a function brings along: of its closure, its partial, its bound object."""
+    seen: set[int] = set()
+    todo = [function]
+    while todo:
+        f = todo.pop()
+        if id(f) in seen:
+            continue
+        seen.add(id(f))
+        if isinstance(f, functools.partial):
+            todo.append(f.func)
+            todo.extend([*f.args, *f.keywords.values()])
+        elif inspect.ismethod(f):
+            todo.append(f.__func__)
+            yield f.__self__
+        elif callable(f) and (hasattr(f, "__wrapped__") or inspect.isfunction(f)):
+            todo.extend([f.__wrapped__] if hasattr(f, "__wrapped__") else [])
+            todo.extend(_closure(f))
+        else:
+            yield f
+
+
+def _closure(function: Any) -> Iterator[Any]:
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # a cell that is still empty
+            continue

@@ -1,0 +1,170 @@
+"""What is a value made of: shapes, dtypes, paths, and when are two of them the same?"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oryxstate import _jax
+
+
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
+class ArraySpec:
+    """The shape and dtype of an array that need not exist.
+
+    Args:
+        shape: the lengths of the axes; an int stands for one axis, an array or a
+            `jax.ShapeDtypeStruct` for its own shape and dtype.
+        dtype: the dtype, float32 by default.
+
+    Raises:
+        TypeError: if the shape is not made of integers, or the dtype is none.
+        ValueError: if a length is negative.
+
+    Example:
+        >>> from oryxstate import ArraySpec
+        >>> ArraySpec((8, 4)), ArraySpec(3, "int32")
+        (float32[8,4], int32[3])
+        >>> ArraySpec([1, 2]) == ArraySpec((1, 2))
+        True
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __init__(self, shape: Any = (), dtype: Any = None):
+        if hasattr(shape, "shape"):
+            dtype = shape.dtype if dtype is None else dtype
+            shape = shape.shape
+        object.__setattr__(self, "shape", _axes(shape))
+        object.__setattr__(self, "dtype", _dtype("float32" if dtype is None else dtype))
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    def __repr__(self) -> str:
+        return f"{self.dtype.name}[{','.join(map(str, self.shape))}]"
+
+    def __iter__(self):
+        raise TypeError("an ArraySpec is not a sequence: iterate over its `shape`")
+
+
+Shape = ArraySpec
+
+
+def _axes(shape: Any) -> tuple[int, ...]:
+    try:
+        axes = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+        lengths = tuple(int(n.__index__()) for n in axes)
+    except (TypeError, AttributeError):
+        raise TypeError(f"a shape is an integer or a sequence of integers, got {shape!r}") from None
+    if any(n < 0 for n in lengths):
+        raise ValueError(f"the lengths of axes are not negative, got {shape!r}")
+    return lengths
+
+
+def _dtype(dtype: Any) -> Any:
+    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+        return dtype
+    return np.dtype(dtype)
+
+
+def make_array_spec(value: Any) -> Any:
+    """The `ArraySpec` of each leaf of a pytree: arrays, scalars, `jax.ShapeDtypeStruct`s, specs.
+
+    Raises:
+        TypeError: if a leaf has no shape and dtype, naming its path.
+
+    Example:
+        >>> from oryxstate import make_array_spec
+        >>> import jax.numpy as jnp
+        >>> make_array_spec({"x": jnp.zeros((2, 3)), "n": 1})
+        {'n': int32[], 'x': float32[2,3]}
+    """
+    return jax.tree_util.tree_map_with_path(_leaf_spec, value)
+
+
+def _leaf_spec(path: tuple, leaf: Any) -> ArraySpec:
+    if isinstance(leaf, ArraySpec):
+        return leaf
+    if isinstance(leaf, (bool, int, float, complex)):
+        leaf = jnp.result_type(leaf), ()
+        return ArraySpec(leaf[1], leaf[0])
+    if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+        raise TypeError(f"{keystr(path) or 'the value'} is no array and has no shape: {leaf!r}")
+    return ArraySpec(leaf.shape, leaf.dtype)
+
+
+def abstract(value: Any) -> Any:
+    """The same pytree with `jax.ShapeDtypeStruct` leaves, as `jax.eval_shape` wants them."""
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), make_array_spec(value))
+
+
+def keystr(path: tuple) -> str:
+    """A key path as one writes it: `encoder.layers[3].norm`."""
+    return jax.tree_util.keystr(path).removeprefix(".")
+
+
+def is_array(value: Any) -> bool:
+    """Whether JAX computes with it: a (traced) array, a NumPy array or scalar, or the shape of one."""
+    if isinstance(value, jax.Array | jax.ShapeDtypeStruct):
+        return True
+    return isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in "OSUMm"
+
+
+def conform(value: Any, avals: tuple, treedef: Any, where: str) -> tuple:
+    """The leaves of `value` with the types of `avals`: what a variable may be given.
+
+    Python scalars and weakly typed values are cast, as in arithmetic with the variable; nothing else.
+
+    Raises:
+        ValueError: if structure, shape or dtype differ, naming `where`.
+    """
+    leaves, given = jax.tree.flatten(value)
+    if given != treedef:
+        raise ValueError(
+            f"{where} was given a value of another structure: declared {treedef}, got {given}. The "
+            "structure of state cannot change: every update keeps it."
+        )
+    return tuple(conform_leaf(leaf, aval, where) for leaf, aval in zip(leaves, avals, strict=True))
+
+
+def conform_leaf(leaf: Any, aval: Any, where: str) -> Any:
+    """One leaf of `conform`."""
+    if not isinstance(leaf, jax.Array):
+        leaf = jnp.asarray(leaf)
+    new, weak = jax.typeof(leaf), getattr(aval, "weak_type", False)
+    if new.shape != aval.shape:
+        raise ValueError(
+            f"{where} was given shape {new.shape}, but it has shape {aval.shape}. The shape of "
+            "state cannot change: reduce or broadcast the value first."
+        )
+    if new.dtype == aval.dtype and getattr(new, "weak_type", False) == weak:
+        return leaf
+    if new.dtype != aval.dtype and not _casts_silently(new, aval):
+        raise ValueError(
+            f"{where} was given dtype {new.dtype}, but it has dtype {aval.dtype}. The dtype of state "
+            f"cannot change: cast the value, `value.astype({str(aval.dtype)!r})`."
+        )
+    return _jax.convert(leaf, aval.dtype, weak)
+
+
+def _casts_silently(new: Any, aval: Any) -> bool:
+    if not getattr(new, "weak_type", False):
+        return False
+    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
+    rank = [i for t in (new, aval) for i, k in enumerate(kinds) if jnp.issubdtype(t.dtype, k)]
+    return len(rank) == 2 and rank[0] <= rank[1] and (rank[0] > 0 or rank[1] == 0)
