@@ -7,6 +7,7 @@ from oryxstate._grad import grad, merge, partition, value_and_grad
 from oryxstate._module._base import Module
 from oryxstate._module._fields import param, state, static
 from oryxstate._tree import ArraySpec, Shape, make_array_spec
+
 from oryxstate import _containers  # isort: skip  (registers tuples, lists and dicts)
 
 __all__ = [

@@ -14,10 +14,9 @@ import jax
 import jax.core
 import jax.extend.core as jex
 import jax.extend.linear_util as linear_util
-import numpy as np
-from jax._src import hijax as _hijax  # the primitive behind `custom_root` in 0.12
 from jax._src import core as _core  # trace_ctx; jax.extend can only take the trace away and back
 from jax._src import effects as _effects  # the allow-lists of effect types have no public name
+from jax._src import hijax as _hijax  # the primitive behind `custom_root` in 0.12
 from jax._src.custom_batching import custom_vmap_p  # not among jax.extend.core.primitives
 from jax._src.interpreters import ad as _ad  # LinearizeTrace and LinearizeTracer
 from jax._src.interpreters import batching as _batching  # BatchTrace

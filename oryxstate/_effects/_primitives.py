@@ -18,7 +18,9 @@ from oryxstate._effects._frames import FunctionFrame, Leaves
 from oryxstate._effects._names import FUNCTION, Name, StateEffect
 from oryxstate._errors import EffectError
 
-UNDECLARED = "No variable declared for assign: {field}. Declare it with `ox.variable(..., name={field!r})`."
+UNDECLARED = (
+    "No variable declared for assign: {field}. Declare it with `ox.variable(..., name={field!r})`."
+)
 
 
 class _StatePrimitive(_jax.Primitive):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import equinox as eqx
 import jax
-from typing_extensions import Self, dataclass_transform
+from typing_extensions import dataclass_transform
 
 from oryxstate._effects import _frames
 from oryxstate._errors import EffectError
@@ -19,7 +19,9 @@ from oryxstate._module._pytree import AUX, PLACE, REST, ROOT
 
 
 @dataclass_transform(
-    frozen_default=True, eq_default=False, field_specifiers=(param, state, static, dataclasses.field)
+    frozen_default=True,
+    eq_default=False,
+    field_specifiers=(param, state, static, dataclasses.field),
 )
 class Module(metaclass=_construct.ModuleMeta):
     """A frozen dataclass whose state threads itself.
@@ -134,7 +136,9 @@ class Module(metaclass=_construct.ModuleMeta):
     def flatten(self) -> tuple[tuple[Any, ...], Any]:
         """The data of this module, one value per field, and everything static about it."""
         module = _pytree.value_of(self)
-        return tuple(_pytree.stored(module, name) for name in self.__layout__.data), module.__dict__[AUX]
+        return tuple(
+            _pytree.stored(module, name) for name in self.__layout__.data
+        ), module.__dict__[AUX]
 
     @classmethod
     def unflatten(cls, static_data: Any, xs: tuple[Any, ...]) -> Self:

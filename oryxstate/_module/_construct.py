@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 
-from oryxstate import _tree
 from oryxstate._module import _foreign, _pytree
 from oryxstate._module._fields import FieldInfo
 from oryxstate._module._pytree import AUX, REST, is_module

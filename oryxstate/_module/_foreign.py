@@ -29,7 +29,9 @@ def split(field: str, value: Any, is_module: Any) -> tuple[Any, Rest] | None:
     """`(data, rest)` of a child with Equinox modules that hold more than arrays, else None."""
     if not any(isinstance(x, eqx.Module) for x in _nodes(value, is_module)):
         return None
-    data, rest = eqx.partition(value, lambda x: is_module(x) or _tree.is_array(x), is_leaf=is_module)
+    data, rest = eqx.partition(
+        value, lambda x: is_module(x) or _tree.is_array(x), is_leaf=is_module
+    )
     leaves, treedef = jax.tree.flatten(rest)
     if not leaves:
         return None

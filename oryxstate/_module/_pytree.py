@@ -175,7 +175,9 @@ def map_children(function: Any, module: Any, path: str) -> dict[str, Any]:
 
 def _same_leaves(old: Any, new: Any) -> bool:
     pairs = zip(
-        jax.tree.leaves(old, is_leaf=is_module), jax.tree.leaves(new, is_leaf=is_module), strict=True
+        jax.tree.leaves(old, is_leaf=is_module),
+        jax.tree.leaves(new, is_leaf=is_module),
+        strict=True,
     )
     return all(a is b for a, b in pairs)
 

@@ -19,7 +19,9 @@ def rule(trace, args, params):
     cond_consts, body_consts, init = args[: split[0]], args[split[0] : split[1]], args[split[1] :]
     _refuse_writes(cond_jaxpr)
     with _jax.set_current_trace(trace):
-        state = _purify.State((cond_jaxpr, [*cond_consts, *init]), (body_jaxpr, [*body_consts, *init]))
+        state = _purify.State(
+            (cond_jaxpr, [*cond_consts, *init]), (body_jaxpr, [*body_consts, *init])
+        )
         state.refuse_fresh("lax.while_loop")
         cond = _purify.cached(cond_jaxpr, "while", lambda: _cond(cond_jaxpr))
         body = _purify.cached(body_jaxpr, "while", lambda: _body(body_jaxpr))
