@@ -6,7 +6,7 @@ from oryxstate._functions import FunctionModule, assign, variable
 from oryxstate._grad import grad, merge, partition, value_and_grad
 from oryxstate._module._base import Module
 from oryxstate._module._fields import param, state, static
-from oryxstate._tree import ArraySpec, Shape, make_array_spec
+from oryxstate._tree import ArraySpec, Shape, make_array_spec, named_leaves
 
 from oryxstate import _containers  # isort: skip  (registers tuples, lists and dicts)
 
@@ -23,6 +23,7 @@ __all__ = [
     "init",
     "make_array_spec",
     "merge",
+    "named_leaves",
     "param",
     "partition",
     "spec",

@@ -48,8 +48,8 @@ def call_and_update(obj: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     """
     if not callable(obj):
         raise TypeError(
-            f"cannot call {type(obj).__name__}: {obj!r}. Give a module, a function, a tuple or list of "
-            "them, or a callable pytree that holds modules."
+            f"cannot call {type(obj).__name__}: {obj!r}. Give a module, a function, a tuple or "
+            "list of them, or a callable pytree that holds modules."
         )
     return _call.root(lambda live, *a, **k: live(*a, **k), obj, args, kwargs)
 

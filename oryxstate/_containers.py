@@ -66,7 +66,8 @@ def _(obj: list, *, name: str | None = None) -> Callable[..., Any]:
 @_api.call_and_update.register
 def _(obj: list, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     _nonempty(obj, "list")
-    news = []
+    news: list[Any] = []
+    out = None
     for member in obj:
         out, new = _api.call_and_update(member, *args, **kwargs)
         news.append(new)

@@ -57,7 +57,8 @@ def variable(value: Any, *, name: str) -> Any:
     held = frame.structures.setdefault(name, treedef)
     if held != treedef:
         raise ValueError(
-            f"variable {name!r} has structure {treedef}, but {held} when the function was initialized."
+            f"variable {name!r} has structure {treedef}, but it had {held} when the function was "
+            "initialized. The structure of a variable cannot change."
         )
     frame.types[name] = _frames.avals_of(tuple(leaves))
     current = _primitives.declare(_name(name), tuple(leaves), treedef)
@@ -217,7 +218,8 @@ class _Modules:
         if name not in self._live:
             known = ", ".join(self._live) or "none"
             raise ValueError(
-                f"module {name!r} was not declared when the function was initialized (declared: {known})."
+                f"module {name!r} was not declared when the function was initialized (declared: "
+                f"{known}). Initialize it again with inputs for which it declares this module."
             )
         return self._live[name]
 

@@ -81,8 +81,8 @@ def value_and_grad(
         has_aux: whether the function returns a pair.
 
     Returns:
-        A function that returns `(loss, gradient)`, or `((loss, aux), gradient)`. The gradient has the
-        structure of the model, with None for all that is not learned, as optax takes it.
+        A function that returns `(loss, gradient)`, or `((loss, aux), gradient)`. The gradient has
+        the structure of the model, with None for all that is not learned, as optax takes it.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -59,12 +59,12 @@ def wraps_parent(trace: Trace) -> bool:
     return isinstance(trace, (ad.JVPTrace, _ad.LinearizeTrace, _batching.BatchTrace))
 
 
-def parent(trace: Trace) -> Trace:
+def parent(trace: Any) -> Trace:
     """The trace to which `trace` hands primitives."""
     return trace.parent if isinstance(trace, ForwardingTrace) else trace.parent_trace
 
 
-def landing_trace(trace: Trace) -> Trace:
+def landing_trace(trace: Any) -> Trace:
     """The trace below `trace` at which a primitive is evaluated or staged."""
     while wraps_parent(trace):
         trace = trace.parent_trace
@@ -76,12 +76,12 @@ def differentiates(trace: Trace) -> bool:
     return isinstance(trace, (ad.JVPTrace, _ad.LinearizeTrace))
 
 
-def same_differentiation(one: Trace, other: Trace) -> bool:
+def same_differentiation(one: Any, other: Any) -> bool:
     """Whether two traces belong to one derivative (JAX may make several for it)."""
     return differentiates(one) and differentiates(other) and one.tag is other.tag
 
 
-def split_tangent(trace: Trace, value: Any) -> tuple[Any, Any] | None:
+def split_tangent(trace: Any, value: Any) -> tuple[Any, Any] | None:
     """`(primal, tangent)` of a tracer of this differentiation, None for a constant of it."""
     kinds = (ad.JVPTracer, _ad.LinearizeTracer)
     if isinstance(value, kinds) and value._trace.tag is trace.tag:
@@ -102,7 +102,7 @@ class ForwardingTrace(Trace):
     would not see the jitted functions inside it.
     """
 
-    def __init__(self, parent: Trace):
+    def __init__(self, parent: Any):
         super().__init__()
         self.parent = parent
         self.requires_low = parent.requires_low
@@ -377,7 +377,7 @@ def stage_shard_map(args: Sequence, params: dict) -> StagedShardMap:
     return StagedShardMap(body, operands, *specs, out_tree.update)
 
 
-def convert(value: Any, dtype: Any, weak_type: bool) -> jax.Array:
+def convert(value: Any, dtype: Any, weak_type: bool) -> Any:
     """Cast to a dtype and to a weak or strong type."""
     return _convert_element_type(value, dtype, weak_type=weak_type)
 

@@ -77,7 +77,7 @@ def _axes(shape: Any) -> tuple[int, ...]:
 
 
 def _dtype(dtype: Any) -> Any:
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
         return dtype
     return np.dtype(dtype)
 
@@ -118,8 +118,30 @@ def keystr(path: tuple) -> str:
     return jax.tree_util.keystr(path).removeprefix(".")
 
 
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The arrays of a model by path, for looking at them and for saving them.
+
+    Args:
+        tree: a module, or any pytree.
+
+    Returns:
+        A new dictionary from paths as one writes them to leaves, in the order of the fields.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> class Norm(ox.Module):
+        ...     mean: jax.Array = ox.state()
+        >>> class Net(ox.Module):
+        ...     layers: list[Norm]
+        >>> list(ox.named_leaves(Net([Norm(jnp.zeros(2)), Norm(jnp.ones(2))])))
+        ['layers[0].mean', 'layers[1].mean']
+    """
+    return {keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
 def is_array(value: Any) -> bool:
-    """Whether JAX computes with it: a (traced) array, a NumPy array or scalar, or the shape of one."""
+    """Whether JAX computes with it: an array, a NumPy array or scalar, or the shape of one."""
     if isinstance(value, jax.Array | jax.ShapeDtypeStruct):
         return True
     return isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in "OSUMm"
@@ -128,7 +150,7 @@ def is_array(value: Any) -> bool:
 def conform(value: Any, avals: tuple, treedef: Any, where: str) -> tuple:
     """The leaves of `value` with the types of `avals`: what a variable may be given.
 
-    Python scalars and weakly typed values are cast, as in arithmetic with the variable; nothing else.
+    Python scalars and weakly typed values are cast, as in arithmetic with it; nothing else.
 
     Raises:
         ValueError: if structure, shape or dtype differ, naming `where`.
@@ -156,8 +178,8 @@ def conform_leaf(leaf: Any, aval: Any, where: str) -> Any:
         return leaf
     if new.dtype != aval.dtype and not _casts_silently(new, aval):
         raise ValueError(
-            f"{where} was given dtype {new.dtype}, but it has dtype {aval.dtype}. The dtype of state "
-            f"cannot change: cast the value, `value.astype({str(aval.dtype)!r})`."
+            f"{where} was given dtype {new.dtype}, but it has dtype {aval.dtype}. The dtype of "
+            f"state cannot change: cast the value, `value.astype({str(aval.dtype)!r})`."
         )
     return _jax.convert(leaf, aval.dtype, weak)
 

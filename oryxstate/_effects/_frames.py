@@ -131,7 +131,7 @@ def types_of(avals: tuple[Any, ...]) -> list[tuple]:
 
 def _constant(leaf: Any) -> Any:
     # A concrete array and an integer have no tangent: nothing to stop, nothing to dispatch.
-    if isinstance(leaf, jax.core.Tracer) and jnp.issubdtype(leaf.dtype, jnp.inexact):
+    if isinstance(leaf, _jax.Tracer) and jnp.issubdtype(leaf.dtype, jnp.inexact):
         return jax.lax.stop_gradient(leaf)
     return leaf
 

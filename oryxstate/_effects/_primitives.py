@@ -82,8 +82,8 @@ def _handle_variable(frame, refs, *, name, avals, declare):
 def _declare(frame: FunctionFrame, name: Name, value: Leaves, structure: Any) -> Leaves:
     if name in frame.values:
         raise ValueError(
-            f"two variables are named {name.field!r} in one function. Give one of them another name, "
-            "or name the nested function that declares it: `ox.init(f, name=...)`."
+            f"two variables are named {name.field!r} in one function. Give one of them another "
+            "name, or name the nested function that declares it: `ox.init(f, name=...)`."
         )
     frame.declare(name, value, structure)
     return value
@@ -93,8 +93,8 @@ def _check_declared(frame: FunctionFrame, name: Name) -> None:
     if name not in frame.values:
         known = ", ".join(sorted(n.field for n in frame.values)) or "none"
         raise ValueError(
-            f"variable {name.field!r} was not declared when the function was initialized (declared: "
-            f"{known}). Initialize it again with inputs for which it declares this variable."
+            f"variable {name.field!r} was not declared when the function was initialized "
+            f"(declared: {known}). Initialize it again with inputs for which it declares it."
         )
 
 

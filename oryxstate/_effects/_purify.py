@@ -61,8 +61,8 @@ def _find_uses(jaxpr: Any) -> dict[Name, Use]:
 
 
 def _use(eqn: Any, refs: Sequence, position: dict, written: bool) -> Use:
-    indices = [position.get(var) if var.__hash__ else None for var in refs]
-    known = tuple(indices) if None not in indices else ()
+    indices = [position[var] for var in refs if var.__hash__ and var in position]
+    known = tuple(indices) if len(indices) == len(refs) else ()
     avals = tuple(var.aval for var in eqn.outvars)
     return Use(avals, known, written, eqn.params.get("reduce"), eqn.params.get("declare"))
 
@@ -118,8 +118,8 @@ class State:
         """Raise if variables are declared inside, where they cannot be."""
         if self.fresh:
             raise ValueError(
-                f"variable {self.fresh[0].field!r} is declared inside `{primitive}`, where it would "
-                "be declared once per iteration or branch. Declare it before, and use it there."
+                f"variable {self.fresh[0].field!r} is declared inside `{primitive}`, where it "
+                "would be declared once per iteration or branch. Declare it before it."
             )
 
 
@@ -134,8 +134,8 @@ def _sliced(name: Name) -> Exception:
     return _primitives.EffectError(
         f"state '{name}' belongs to a module that `scan` hands to its body in slices (`xs`), so "
         "inside it no longer stands for its place in the root call. Call it explicitly, "
-        "`y, module = module.call_and_update(x)`, return `module` with the outputs of the body, and "
-        f"assign the stacked result: `assign({name.field}=...)`."
+        "`y, module = module.call_and_update(x)`, return `module` with the outputs of the body, "
+        f"and assign the stacked result: `assign({name.field}=...)`."
     )
 
 
@@ -159,7 +159,9 @@ def _make_pure(get_jaxpr: Callable[[], Any], fresh: Sequence[Name]) -> Callable:
         with _frames.replay({**fixed, **changing}, declaring=bool(fresh)) as frame:
             out = _jax.evaluate(get_jaxpr(), args)
             new = {name: frame.values[name] for name in changing}
-            return out, {**new, **{name: (frame.first[name], frame.values[name]) for name in fresh}}
+            if isinstance(frame, _frames.FunctionFrame):
+                new.update({name: (frame.first[name], frame.values[name]) for name in fresh})
+            return out, new
 
     return run
 

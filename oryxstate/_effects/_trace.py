@@ -15,8 +15,8 @@ from oryxstate._errors import EffectError
 class StateTrace(_jax.ForwardingTrace):
     """Marks where the variables of a root call live, and refuses what would lose their updates.
 
-    Everything is handed to the parent trace as it is. Loops and branches that touch state never come
-    here: their rule has made them pure when they were bound.
+    Everything is handed to the parent trace as it is. Loops and branches that touch state never
+    come here: their rule has made them pure when they were bound.
     """
 
     def process_primitive(self, primitive, tracers, params, /):
@@ -32,9 +32,9 @@ def refuse_state_inside(primitive: Any, params: dict) -> None:
             names = sorted(e.name for e in jaxpr.effects if isinstance(e, StateEffect))
             raise EffectError(
                 f"state '{names[0]}' is used inside the JAX primitive `{primitive}`, for which "
-                "oryxstate has no rule, so its update would be lost. Hand the state over explicitly: "
-                "`y, module = module.call_and_update(x)` inside, the new module returned, and "
-                f"`assign({names[0].field}=...)` outside."
+                "oryxstate has no rule, so its update would be lost. Hand the state over "
+                "explicitly: `y, module = module.call_and_update(x)` inside, the new module "
+                f"returned, and `assign({names[0].field}=...)` outside."
             )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -11,9 +10,8 @@ import equinox as eqx
 import jax
 from typing_extensions import dataclass_transform
 
-from oryxstate._effects import _frames
 from oryxstate._errors import EffectError
-from oryxstate._module import _call, _construct, _foreign, _live, _pytree
+from oryxstate._module import _call, _construct, _derive, _foreign, _live, _pytree
 from oryxstate._module._fields import Layout, param, state, static
 from oryxstate._module._pytree import AUX, PLACE, REST, ROOT
 
@@ -60,7 +58,7 @@ class Module(metaclass=_construct.ModuleMeta):
         super().__init_subclass__(**kwargs)
         _make_dataclass(cls)
         _check_names(cls)
-        _derive_calls(cls)
+        _derive.derive_calls(cls)
 
     # Frozen -----------------------------------------------------------------------------------
 
@@ -69,8 +67,8 @@ class Module(metaclass=_construct.ModuleMeta):
         def __setattr__(self, name: str, value: Any) -> None:
             if AUX in self.__dict__:
                 raise dataclasses.FrozenInstanceError(
-                    f"cannot assign to field `{name}` of {type(self).__name__}: modules are frozen. "
-                    f"Inside `call`, `self.assign({name}=...)` updates state; anywhere, "
+                    f"cannot assign to field `{name}` of {type(self).__name__}: modules are "
+                    f"frozen. Inside `call`, `self.assign({name}=...)` updates state; anywhere, "
                     f"`module.replace({name}=...)` makes a changed copy."
                 )
             layout = self.__layout__
@@ -79,7 +77,7 @@ class Module(metaclass=_construct.ModuleMeta):
                     _construct.unknown_field(type(self), name, layout.fields)
                     + f" Declare it in the class body: `{name}: ... = ox.param()`."
                 )
-            self.__dict__[name] = _construct.convert(layout.infos[name], value)
+            vars(self)[name] = _construct.convert(layout.infos[name], value)
 
         def __delattr__(self, name: str) -> None:
             raise dataclasses.FrozenInstanceError(
@@ -102,7 +100,7 @@ class Module(metaclass=_construct.ModuleMeta):
         return {**d, AUX: _pytree.with_scope(d[AUX], None)}
 
     def __setstate__(self, d: dict[str, Any]) -> None:
-        self.__dict__.update(d)
+        vars(self).update(d)
 
     def __repr__(self) -> str:
         return eqx.tree_pformat(_pytree.value_of(self))
@@ -147,8 +145,8 @@ class Module(metaclass=_construct.ModuleMeta):
         return jax.tree.unflatten(example, jax.tree.leaves(xs))
 
     def _with(self, aux: Any, xs: tuple[Any, ...]) -> Self:
-        self.__dict__.update(zip(self.__layout__.data, xs, strict=True))
-        self.__dict__[AUX] = aux
+        vars(self).update(zip(self.__layout__.data, xs, strict=True))
+        vars(self)[AUX] = aux
         return self
 
     def replace(self, **fields: Any) -> Self:
@@ -177,12 +175,12 @@ class Module(metaclass=_construct.ModuleMeta):
         new = object.__new__(type(self))
         for name, value in {**values, **fields}.items():
             known = name not in fields
-            new.__dict__[name] = value if known else _construct.check_value(module, name, value)
+            vars(new)[name] = value if known else _construct.check_value(module, name, value)
         _construct.split_and_freeze(new)
         scope = _pytree.scope_of(module)
         if scope is not None:
-            new.__dict__[AUX] = _pytree.with_scope(new.__dict__[AUX], scope)
-            new.__dict__[ROOT] = module.__dict__.get(ROOT)
+            vars(new)[AUX] = _pytree.with_scope(vars(new)[AUX], scope)
+            vars(new)[ROOT] = module.__dict__.get(ROOT)
         return new
 
     # A function of state ----------------------------------------------------------------------
@@ -210,7 +208,7 @@ class Module(metaclass=_construct.ModuleMeta):
                 )
         if not _live.is_live(self):
             if not _live.stands_in_root(self):
-                raise EffectError(_not_in_root(kind, list(fields)))
+                raise EffectError(_derive.not_in_root(kind, list(fields)))
             _live.enter_value(self).assign(**fields)
             return
         place = self.__dict__[PLACE]
@@ -228,7 +226,7 @@ class Module(metaclass=_construct.ModuleMeta):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """The output: what authors write."""
-        raise NotImplementedError(_nothing_written(self))
+        raise NotImplementedError(_derive.nothing_written(self))
 
     def call_and_update(self, *args: Any, **kwargs: Any) -> tuple[Any, Self]:
         """The output, and this module with the state that the call left."""
@@ -237,30 +235,6 @@ class Module(metaclass=_construct.ModuleMeta):
     def update(self, *args: Any, **kwargs: Any) -> Self:
         """This module with the state that the call left."""
         return self.call_and_update(*args, **kwargs)[1]
-
-
-def _not_in_root(kind: str, fields: list[str]) -> str:
-    names = ", ".join(f"`{name}`" for name in fields)
-    if _frames.any_open():
-        return (
-            f"{kind} writes {names}, but it is no part of the model that is being called, so the "
-            "update would be lost. Make it a field of the model, or call it explicitly, "
-            "`y, module = module.call_and_update(x)`, and return the new module."
-        )
-    return (
-        f"{kind} writes {names} outside a root call, where no model takes the update. Call the module, "
-        "`y, module = module.call_and_update(x)`, or make a changed copy, "
-        f"`module.replace({fields[0] if fields else 'field'}=...)`."
-    )
-
-
-def _nothing_written(module: Module) -> str:
-    kind = type(module).__name__
-    return (
-        f"{kind} defines neither `call` nor `call_and_update`. Write `def call(self, x): ...` and "
-        "`self.assign(field=value)` in it, or `def call_and_update(self, x): ...` that returns "
-        "`y, self.replace(field=value)`."
-    )
 
 
 def _make_dataclass(cls: Any) -> None:
@@ -281,61 +255,6 @@ def _check_names(cls: type) -> None:
             raise TypeError(
                 f"field `{name}` of {cls.__name__} would hide `Module.{name}`. Call it differently."
             )
-
-
-def _derive_calls(cls: Any) -> None:
-    """From what the author wrote of `call` and `call_and_update`, make the other."""
-    own = [name for name in ("call", "call_and_update") if name in cls.__dict__]
-    if len(own) == 2:
-        raise TypeError(
-            f"{cls.__name__} defines both `call` and `call_and_update`: one is derived from the "
-            "other. Write one of them."
-        )
-    if not own or getattr(cls.__dict__[own[0]], "__isabstractmethod__", False):
-        return
-    written = cls.__dict__[own[0]]
-    if own == ["call"]:
-        cls.call = _derived_from_call(written)
-        cls.call_and_update = _root_call
-    else:
-        cls.call, cls.call_and_update = _derived_from_rule(written)
-
-
-def _derived_from_call(written: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(written)
-    def call(self: Module, *args: Any, **kwargs: Any) -> Any:
-        if _live.is_live(self):
-            return written(self, *args, **kwargs)
-        if _live.stands_in_root(self):
-            return written(_live.enter_value(self), *args, **kwargs)
-        if _frames.any_open():
-            return written(self, *args, **kwargs)
-        return _call.root(written, self, args, kwargs)[0]
-
-    return call
-
-
-def _root_call(self: Module, *args: Any, **kwargs: Any) -> tuple[Any, Module]:
-    """The output, and this module with the state that the call left."""
-    return _call.root(type(self).call, self, args, kwargs)
-
-
-def _derived_from_rule(written: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
-    @functools.wraps(written)
-    def call_and_update(self: Module, *args: Any, **kwargs: Any) -> tuple[Any, Module]:
-        return _call.root_of_rule(written, self, args, kwargs)
-
-    def call(self: Module, *args: Any, **kwargs: Any) -> Any:
-        """The output of `call_and_update`."""
-        if _live.is_live(self):
-            return _call.compose(written, self, args, kwargs)
-        if _live.stands_in_root(self):
-            return _call.compose(written, _live.enter_value(self), args, kwargs)
-        if _frames.any_open() and _pytree.has_state(self):
-            raise EffectError(_not_in_root(type(self).__name__, list(self.__layout__.state)))
-        return _call.root_of_rule(written, self, args, kwargs)[0]
-
-    return call, call_and_update
 
 
 _make_dataclass(Module)

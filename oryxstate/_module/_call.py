@@ -51,8 +51,8 @@ def _same_type(new: Any, old: Any, kind: str) -> Any:
     if jax.tree.structure(new) != treedef:
         raise ValueError(
             f"`call_and_update` of {kind} must return (output, new module) with the new module of "
-            f"the same structure as the old. Old: {treedef}. New: {jax.tree.structure(new)}. Return "
-            "`y, self.replace(field=value)`."
+            f"the same structure as the old. Old: {treedef}. New: {jax.tree.structure(new)}. "
+            "Return `y, self.replace(field=value)`."
         )
     leaves = [
         leaf
@@ -80,8 +80,8 @@ def _assign(live: Any, before: Any, new: Any, path: str) -> None:
             if child is not old:
                 raise EffectError(
                     f"`call_and_update` of {path} changed `{field}`, which is not state, so inside "
-                    "another module's call the change would be lost. Declare the field `ox.state()`,"
-                    " or call it explicitly, `y, module = module.call_and_update(x)`."
+                    "another module's call the change would be lost. Declare the field "
+                    "`ox.state()`,  or call it explicitly, `y, module = module.call_and_update(x)`."
                 )
         for member, old, child in zip(_parts(live, field), *parts, strict=True):
             if _pytree.is_module(old):

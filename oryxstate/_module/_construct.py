@@ -10,13 +10,16 @@ from typing import Any
 import jax
 
 from oryxstate._module import _foreign, _pytree
-from oryxstate._module._fields import FieldInfo
+from oryxstate._module._fields import FieldInfo, Layout
 from oryxstate._module._pytree import AUX, REST, is_module
 from oryxstate._module._static import check_function, check_static, type_key
 
 
 class ModuleMeta(abc.ABCMeta):
     """Seals an instance when its `__init__`, written or generated, is done."""
+
+    __layout__: Layout
+    __generated_init__: bool
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if cls.__generated_init__:
@@ -102,16 +105,16 @@ def check_data(module: Any, name: str, value: Any) -> None:
     kind = module.__layout__.infos[name].kind
     if kind != "child" and any(map(is_module, jax.tree.leaves(value, is_leaf=is_module))):
         raise TypeError(
-            f"{where} is declared `ox.{kind}()` but holds a module. Leave the specifier out: a field "
-            "without one is a child, whose own fields say what is learned and what is state."
+            f"{where} is declared `ox.{kind}()` but holds a module. Leave the specifier out: a "
+            "field without one is a child, whose own fields say what is learned and what is state."
         )
     for path, leaf in _foreign.stray(value, is_module):
         at = f"{where} (at `{name}{jax.tree_util.keystr(path)}`)" if path else where
         check_function(leaf, at)
         raise TypeError(
             f"{at} holds {leaf!r} of type {type(leaf).__name__}, which is no array. If it is "
-            "configuration, declare the field `ox.static()`; if it is a number to compute with, make "
-            "it an array, `converter=jnp.asarray`."
+            "configuration, declare the field `ox.static()`; if it is a number to compute with, "
+            "make it an array, `converter=jnp.asarray`."
         )
 
 

@@ -1,6 +1,6 @@
 """What is `self` inside a root call?
 
-A live module: a copy that holds everything but its state, which stays in the frame of the root call.
+A live module: a copy that holds everything but its state, which stays in the frame of the root.
 Reading a state field asks the frame, so that it sees every earlier write; writing tells it.
 """
 
@@ -18,9 +18,9 @@ from oryxstate._module import _pytree
 from oryxstate._module._pytree import AUX, PLACE, ROOT
 
 ENDED = (
-    "module '{path}' ({kind}) belongs to a root call that has ended. Return the module from the call "
-    "(`y, model = model.call_and_update(x)` hands back the whole updated model) instead of keeping "
-    "a reference to it."
+    "module '{path}' ({kind}) belongs to a root call that has ended. Return the module from the "
+    "call (`y, model = model.call_and_update(x)` hands back the whole updated model) instead of "
+    "keeping a reference to it."
 )
 
 
@@ -29,7 +29,7 @@ class Root:
 
     def __init__(self, level: int):
         self.level = level
-        self.frame: _frames.Frame | None = None
+        self.frame: Any = None  # a `_frames.Frame` from when the call begins
 
 
 class Place:
@@ -102,7 +102,7 @@ def enter_value(module: Any) -> Any:
             return child
         return enter_value(child)
 
-    level, path = _pytree.scope_of(module)
+    level, path = module.__dict__[AUX][2].scope
     root = Root(level)
     root.frame = module.__dict__[ROOT]
     return _live(module, root, path, _pytree.map_children(live, module, path))[0]
@@ -124,7 +124,7 @@ def _live(module: Any, root: Root, path: str, children: dict) -> tuple[Any, Plac
 
 
 def leave(tree: Any, root: Root, path: str = "") -> Any:
-    """The model with the state that the root call left; parts that it did not write are the same."""
+    """The model with the state that the root call left; what was not written is the same object."""
     frame = root.frame
     written = {name for name in frame.written if name.level == root.level}
 

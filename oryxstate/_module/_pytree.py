@@ -1,13 +1,13 @@
 """How does a module become a pytree and back, as fast as Python allows?
 
 For each class two functions are generated, as `dataclasses` does for `__init__`. Measured for four
-fields they cost a third of `jax.tree_util.register_dataclass`, which also runs `__init__` on the way
-back. Besides its fields an instance holds, under names no field can have,
+fields they cost a third of `jax.tree_util.register_dataclass`, which also runs `__init__` on the
+way back. Besides its fields an instance holds, under names no field can have,
 
-- `AUX`: what JAX compares and hashes, `(static values, their types, extra)`; `extra` is None but for
-  modules inside a root call and those with Equinox children, for which it is an `Extra`;
-- `PLACE`: on a live module, where its state is (see `_live.py`); the state is not in `__dict__`;
-- `REST`: the Equinox children that are split (see `_foreign.py`); they are not in `__dict__` either.
+- `AUX`: what JAX compares and hashes, `(static values, their types, extra)`; `extra` is None but
+  for modules inside a root call and those with Equinox children, for which it is an `Extra`;
+- `PLACE`: on a live module, where its state is (see `_live.py`); its state is not in `__dict__`;
+- `REST`: the Equinox children that are split (see `_foreign.py`), nor are they.
 """
 
 from __future__ import annotations

@@ -85,9 +85,9 @@ def _held(function: Any) -> Iterator[Any]:
             todo.append(f.__func__)
             yield f.__self__
         elif callable(f) and (hasattr(f, "__wrapped__") or inspect.isfunction(f)):
-            todo.extend([f.__wrapped__] if hasattr(f, "__wrapped__") else [])
+            todo.append(getattr(f, "__wrapped__", None))
             todo.extend(_closure(f))
-        else:
+        elif f is not None:
             yield f
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from jax.custom_batching import custom_vmap
 
@@ -46,7 +48,7 @@ def _rebuilt(jaxpr, params):
 
 def _mapped(function, axes, inputs):
     """`jax.vmap` that leaves outputs which do not depend on the axis unmapped, and says which."""
-    mapped = None
+    mapped: Any = None
 
     def watched(*args):
         nonlocal mapped

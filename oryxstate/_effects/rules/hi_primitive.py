@@ -10,7 +10,7 @@ from oryxstate._effects._names import touches_state
 
 
 def rule(trace, args, params):
-    """Expand the primitive at once, with its own derivative and the natural one of the new state."""
+    """Expand the primitive at once: outputs keep its derivative, the new state its natural one."""
     primitive = _jax.HiPrimitive(params)
     if not touches_state(primitive):
         return None

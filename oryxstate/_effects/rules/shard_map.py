@@ -11,7 +11,7 @@ from oryxstate._effects._names import touches_state
 
 
 def rule(trace, args, params):
-    """State goes in and comes out replicated: each device writes the same, or JAX says it does not."""
+    """State goes in and comes out replicated: all devices write the same, or JAX says so."""
     if not _frames.any_open():
         return None
     with _jax.set_current_trace(trace):

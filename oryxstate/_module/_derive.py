@@ -1,0 +1,92 @@
+"""From what an author wrote of `call` and `call_and_update`, how is the other made?"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from oryxstate._effects import _frames
+from oryxstate._errors import EffectError
+from oryxstate._module import _call, _live, _pytree
+
+
+def derive_calls(cls: Any) -> None:
+    """Set `call` and `call_and_update` of a module class."""
+    own = [name for name in ("call", "call_and_update") if name in cls.__dict__]
+    if len(own) == 2:
+        raise TypeError(
+            f"{cls.__name__} defines both `call` and `call_and_update`: one is derived from the "
+            "other. Write one of them."
+        )
+    if not own or getattr(cls.__dict__[own[0]], "__isabstractmethod__", False):
+        return
+    written = cls.__dict__[own[0]]
+    if own == ["call"]:
+        cls.call = _derived_from_call(written)
+        cls.call_and_update = _root_call
+    else:
+        cls.call, cls.call_and_update = _derived_from_rule(written)
+
+
+def _derived_from_call(written: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(written)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _live.is_live(self):
+            return written(self, *args, **kwargs)
+        if _live.stands_in_root(self):
+            return written(_live.enter_value(self), *args, **kwargs)
+        if _frames.any_open():
+            return written(self, *args, **kwargs)
+        return _call.root(written, self, args, kwargs)[0]
+
+    return call
+
+
+def _root_call(self: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    """The output, and this module with the state that the call left."""
+    return _call.root(type(self).call, self, args, kwargs)
+
+
+def _derived_from_rule(written: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    @functools.wraps(written)
+    def call_and_update(self: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        return _call.root_of_rule(written, self, args, kwargs)
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """The output of `call_and_update`."""
+        if _live.is_live(self):
+            return _call.compose(written, self, args, kwargs)
+        if _live.stands_in_root(self):
+            return _call.compose(written, _live.enter_value(self), args, kwargs)
+        if _frames.any_open() and _pytree.has_state(self):
+            raise EffectError(not_in_root(type(self).__name__, list(self.__layout__.state)))
+        return _call.root_of_rule(written, self, args, kwargs)[0]
+
+    return call, call_and_update
+
+
+def not_in_root(kind: str, fields: list[str]) -> str:
+    """The text of the error for state that is no part of a root call."""
+    names = ", ".join(f"`{name}`" for name in fields)
+    if _frames.any_open():
+        return (
+            f"{kind} writes {names}, but it is no part of the model that is being called, so the "
+            "update would be lost. Make it a field of the model, or call it explicitly, "
+            "`y, module = module.call_and_update(x)`, and return the new module."
+        )
+    return (
+        f"{kind} writes {names} outside a root call, where no model takes the update. Call the "
+        "module, `y, module = module.call_and_update(x)`, or make a changed copy, "
+        f"`module.replace({fields[0] if fields else 'field'}=...)`."
+    )
+
+
+def nothing_written(module: Any) -> str:
+    """The text of the error for a class that defines no call."""
+    kind = type(module).__name__
+    return (
+        f"{kind} defines neither `call` nor `call_and_update`. Write `def call(self, x): ...` and "
+        "`self.assign(field=value)` in it, or `def call_and_update(self, x): ...` that returns "
+        "`y, self.replace(field=value)`."
+    )
