@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import equinox as eqx
 import jax
-from typing_extensions import dataclass_transform
 
 from oryxstate._errors import EffectError
 from oryxstate._module import _call, _construct, _derive, _foreign, _live, _pytree
-from oryxstate._module._fields import Layout, param, state, static
+from oryxstate._module._fields import Layout, static
 from oryxstate._module._pytree import AUX, PLACE, REST, ROOT
 
 
-@dataclass_transform(
-    frozen_default=True,
-    eq_default=False,
-    field_specifiers=(param, state, static, dataclasses.field),
-)
 class Module(metaclass=_construct.ModuleMeta):
     """A frozen dataclass whose state threads itself.
 

@@ -5,28 +5,36 @@ from __future__ import annotations
 import abc
 import dataclasses
 import difflib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
+from typing_extensions import dataclass_transform
 
 from oryxstate._module import _foreign, _pytree
-from oryxstate._module._fields import FieldInfo, Layout
+from oryxstate._module._fields import FieldInfo, Layout, param, state, static
 from oryxstate._module._pytree import AUX, REST, is_module
 from oryxstate._module._static import check_function, check_static, type_key
 
 
+@dataclass_transform(
+    frozen_default=True,
+    eq_default=False,
+    field_specifiers=(param, state, static, dataclasses.field),
+)
 class ModuleMeta(abc.ABCMeta):
     """Seals an instance when its `__init__`, written or generated, is done."""
 
     __layout__: Layout
     __generated_init__: bool
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        if cls.__generated_init__:
-            _check_keywords(cls, kwargs)
-        module = super().__call__(*args, **kwargs)
-        seal(module)
-        return module
+    if not TYPE_CHECKING:  # a type checker takes the signature of `__init__`
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            if cls.__generated_init__:
+                _check_keywords(cls, kwargs)
+            module = super().__call__(*args, **kwargs)
+            seal(module)
+            return module
 
 
 def _check_keywords(cls: Any, kwargs: dict[str, Any]) -> None:
