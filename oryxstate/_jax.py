@@ -64,13 +64,6 @@ def parent(trace: Any) -> Trace:
     return trace.parent if isinstance(trace, ForwardingTrace) else trace.parent_trace
 
 
-def landing_trace(trace: Any) -> Trace:
-    """The trace below `trace` at which a primitive is evaluated or staged."""
-    while wraps_parent(trace):
-        trace = trace.parent_trace
-    return trace
-
-
 def differentiates(trace: Trace) -> bool:
     """Whether `trace` computes a derivative."""
     return isinstance(trace, (ad.JVPTrace, _ad.LinearizeTrace))

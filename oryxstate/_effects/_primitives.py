@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from oryxstate import _jax
+from oryxstate import _jax, _tree
 from oryxstate._effects import _frames, _tangents
 from oryxstate._effects._frames import FunctionFrame, Leaves
 from oryxstate._effects._names import FUNCTION, Name, StateEffect
@@ -29,9 +29,11 @@ class _StatePrimitive(_jax.Primitive):
     handle: Callable[..., Sequence]
 
     def bind_with_trace(self, trace, args, avals, params, /):
-        frame = _frames.find(trace, params["name"])
+        name = params["name"]
+        trace = _tangents.meaningful(trace, name)
+        frame = _frames.find(trace, name)
         if self is assign_p and (frame is not None or not _jax.wraps_parent(trace)):
-            _tangents.landed(trace, params["name"])
+            _tangents.landed(trace, name)
         if frame is not None:
             return self.handle(frame, tuple(args), **params)
         return _tangents.through(self, super().bind_with_trace, trace, args, avals, params)
@@ -177,7 +179,10 @@ def _reduced(leaf, dim, name, reduce):
             f"`reduce` of state '{name}' must turn {list(aval.shape)} into {list(each)} (it is "
             f"called as `reduce(values, axis={dim})`), but returned {list(jnp.shape(out))}."
         )
-    return _jax.convert(out, aval.dtype, getattr(aval, "weak_type", False))
+    (out,) = _tree.conform(
+        out, (aval.update(shape=each),), jax.tree.structure(out), f"`reduce` of state '{name}'"
+    )
+    return out
 
 
 def _unhandled(verb: str) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from oryxstate import _jax
+from oryxstate._effects import _frames
 
 
 class _Tape(threading.local):
@@ -24,7 +25,7 @@ class _Tape(threading.local):
 
     def count(self, trace: _jax.Trace, name: Any) -> int:
         """How often `name` was written at the trace where writes under `trace` land."""
-        return self.counts.get(_jax.landing_trace(trace), {}).get(name, 0)
+        return self.counts.get(_landing(trace, name), {}).get(name, 0)
 
 
 _tape = _Tape()
@@ -47,6 +48,21 @@ def through(
     out = bind(trace, args, avals, params)
     _keep(trace, params["name"], out)
     return out
+
+
+def meaningful(trace: Any, name: Any) -> Any:
+    """The first trace at or below `trace` that does more than watch: nested roots only watch."""
+    while isinstance(trace, _jax.ForwardingTrace) and _frames.find(trace, name) is None:
+        trace = _jax.parent(trace)
+    return trace
+
+
+def _landing(trace: Any, name: Any) -> Any:
+    """The trace at which a write under `trace` is handled or staged."""
+    trace = meaningful(trace, name)
+    while _jax.wraps_parent(trace) and _frames.find(trace, name) is None:
+        trace = meaningful(_jax.parent(trace), name)
+    return trace
 
 
 def landed(trace: _jax.Trace, name: Any) -> None:

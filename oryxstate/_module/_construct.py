@@ -5,10 +5,9 @@ from __future__ import annotations
 import abc
 import dataclasses
 import difflib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, dataclass_transform
 
 import jax
-from typing_extensions import dataclass_transform
 
 from oryxstate._module import _foreign, _pytree
 from oryxstate._module._fields import FieldInfo, Layout, param, state, static
