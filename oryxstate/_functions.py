@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from oryxstate import _api, _tree
+from oryxstate import _api, _jax, _tree
 from oryxstate._effects import _frames, _primitives, _trace
-from oryxstate._effects._names import FUNCTION, Name
+from oryxstate._effects._names import FUNCTION, KEY_AXIS, Name
 from oryxstate._module import _live, _pytree
 from oryxstate._module._base import Module
 from oryxstate._module._fields import param, state, static
@@ -145,7 +145,7 @@ class FunctionModule(Module):
             frame.structures = structures
             frame.types = {name.field: avals for name, avals in frame.avals.items()}
             frame.modules = _Modules(frame, modules)
-            out = _run(self.function, jax.random.key(0), args, kwargs)
+            out = _run_again(self.function, args, kwargs)
             new = {
                 name.field: jax.tree.unflatten(structures[name.field], frame.values[name])
                 for name in frame.written
@@ -178,7 +178,7 @@ class InlineFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the function; what it assigns is assigned in the function around it."""
         with self._frame.reading():
-            return _run(self._function, jax.random.key(0), args, kwargs)
+            return _run_again(self._function, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._frame.structures:
@@ -275,6 +275,26 @@ def _run(function: Callable[..., Any], key: Any, args: tuple, kwargs: dict) -> A
     if _takes_key(function) and "init_key" not in kwargs:
         kwargs = {**kwargs, "init_key": key}
     return function(*args, **kwargs)
+
+
+def _run_again(function: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
+    """Run a function that is initialized: nothing may depend on its `init_key` any more.
+
+    The key is mapped, over one example, so that what depends on it is known by being mapped.
+    """
+    if not _takes_key(function) or "init_key" in kwargs:
+        return function(*args, **kwargs)
+    out: Any = None
+
+    def run(init_key: Any) -> tuple:
+        nonlocal out
+        out = function(*args, init_key=init_key, **kwargs)
+        if any(map(_jax.is_mapped, jax.tree.leaves(out))):
+            raise ValueError(_primitives.KEY_USED)
+        return ()
+
+    jax.vmap(run, axis_name=KEY_AXIS)(jax.random.key(0)[None])
+    return out
 
 
 def _takes_key(function: Callable[..., Any]) -> bool:

@@ -169,7 +169,9 @@ def define_primitive(
     primitive.def_impl(impl)
     primitive.def_effectful_abstract_eval(abstract_eval)
     ad.primitive_jvps[primitive] = jvp
-    batching.primitive_batchers[primitive] = batch
+    _batching.fancy_primitive_batchers[primitive] = lambda axis, args, dims, **params: batch(
+        axis.name, args, dims, **params
+    )
     mlir.register_lowering(primitive, lambda ctx, *args, **params: impl(*args, **params))
 
 

@@ -27,6 +27,9 @@ class Name(NamedTuple):
 
 FUNCTION = -1
 
+KEY_AXIS = "oryxstate: init_key"
+"""The `vmap` axis of what depends on the `init_key` of a function that is called."""
+
 
 class StateEffect(_jax.Effect):
     """Marks a jaxpr that reads or writes a variable."""

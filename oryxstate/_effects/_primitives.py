@@ -15,11 +15,18 @@ import jax.numpy as jnp
 from oryxstate import _jax, _tree
 from oryxstate._effects import _frames, _tangents
 from oryxstate._effects._frames import FunctionFrame, Leaves
-from oryxstate._effects._names import FUNCTION, Name, StateEffect
+from oryxstate._effects._names import FUNCTION, KEY_AXIS, Name, StateEffect
 from oryxstate._errors import EffectError
 
 UNDECLARED = (
     "No variable declared for assign: {field}. Declare it with `ox.variable(..., name={field!r})`."
+)
+
+
+KEY_USED = (
+    "`init_key` is used for more than the first values of variables. It is the key of the "
+    "initialization: a call has none, and would see the same one each time. Give the function "
+    "another argument for randomness, or keep a key in a variable and split it: `ox.variable(key, name=...)`."
 )
 
 
@@ -131,17 +138,23 @@ def _assign_jvp(primals, tangents, **params):
     return out, list(tangents[: len(out)])
 
 
-def _variable_batch(refs, dims, **params):
-    return variable_p.bind(*refs, **params), list(dims)
+def _variable_batch(axis_name, refs, dims, **params):
+    if axis_name == KEY_AXIS:  # the first value that a called function computes only has a type
+        refs = [r if d is None else jnp.take(r, 0, axis=d) for r, d in zip(refs, dims, strict=True)]
+        dims = [None] * len(refs)
+    out = variable_p.bind(*refs, **params)
+    return out, list(dims) if refs else [None] * len(out)
 
 
-def _assign_batch(operands, dims, *, name, mapped, reduce):
+def _assign_batch(axis_name, operands, dims, *, name, mapped, reduce):
     half = len(operands) // 2
     if mapped:
         leaves, refs = operands[:half], operands[half:]
         dims = dims[half:], dims[:half]
     else:
         leaves, refs, dims = operands, (), ([None] * len(operands), dims)
+    if axis_name == KEY_AXIS and any(d is not None for d in dims[1]):
+        raise ValueError(KEY_USED)
     moved = [
         _onto_axis(leaf, dim, own, refs[i] if refs else None, name, reduce)
         for i, (leaf, own, dim) in enumerate(zip(leaves, *dims, strict=True))
