@@ -24,7 +24,7 @@ from jax._src.interpreters import partial_eval as _pe  # eval_jaxpr
 from jax._src.lax.lax import _convert_element_type  # the only cast that can give a weak type
 from jax._src.shard_map import shard_map_p  # not among jax.extend.core.primitives
 from jax.extend.core import primitives
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, mlir
 
 Effect = jex.Effect
 Primitive = jex.Primitive

@@ -26,7 +26,8 @@ UNDECLARED = (
 KEY_USED = (
     "`init_key` is used for more than the first values of variables. It is the key of the "
     "initialization: a call has none, and would see the same one each time. Give the function "
-    "another argument for randomness, or keep a key in a variable and split it: `ox.variable(key, name=...)`."
+    "another argument for randomness, or keep a key in a variable, and split it: "
+    "`ox.variable(key, name=...)`."
 )
 
 
