@@ -57,12 +57,18 @@ def check_function(value: Any, where: str) -> None:
     Raises:
         TypeError: if `value` is one.
     """
-    if callable(value) and hasattr(value, "__wrapped__") and any(map(_has_array, _held(value))):
+    if _is_transformed(value) and any(map(_has_array, _held(value))):
         raise TypeError(
             f"{where} is a transformed function (`jax.jit`, `jax.vmap`, ...) that holds arrays, "
             "which would be constants of it for ever: neither trained nor updated. Store what it "
             "wraps in a field, and transform inside `call`: `jax.jit(self.f)(x)`."
         )
+
+
+def _is_transformed(value: Any) -> bool:
+    while isinstance(value, functools.partial):
+        value = value.func
+    return callable(value) and hasattr(value, "__wrapped__")
 
 
 def _has_array(value: Any) -> bool:
