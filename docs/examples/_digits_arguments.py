@@ -60,7 +60,7 @@ def _seed(text: str) -> int:
 
 def _folder(text: str) -> Path:
     path = Path(text)
-    if not text or path.exists() and not path.is_dir():
+    if not text or (path.exists() and not path.is_dir()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
     return path
 
