@@ -39,7 +39,7 @@ class ArraySpec:
     dtype: np.dtype
 
     def __init__(self, shape: Any = (), dtype: Any = None):
-        if hasattr(shape, "shape"):
+        if hasattr(shape, "shape") and not isinstance(shape, np.integer):  # which is a length
             dtype = shape.dtype if dtype is None else dtype
             shape = shape.shape
         object.__setattr__(self, "shape", _axes(shape))
