@@ -1,0 +1,163 @@
+"""The package is in layers, and only one file knows JAX's internals (DESIGN, sections 3 and 4)."""
+
+import ast
+import doctest
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import oryxstate
+
+ROOT = pathlib.Path(oryxstate.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+MODULES = {
+    ".".join(("oryxstate", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    ): path
+    for path in FILES
+}
+# From the bottom; a file imports only from its own layer and those below.
+LAYERS = [
+    ("_errors", "_tree", "_jax"),
+    ("_effects",),
+    ("_module",),
+    ("_api",),
+    ("_functions", "_containers", "_grad", "_capture"),
+    ("nn", "checkpoint", "sharding", "summary"),
+    ("testing",),
+]
+INTERNALS = ("jax.core", "jax.extend", "jax.interpreters", "jax._src")
+# Parts of a layer that know none of their neighbours.
+ALONE = ("_errors", "_functions", "_containers", "_grad", "_capture", "checkpoint", "sharding")
+
+
+def imports(path):
+    """Full names of what a file imports, wherever the statement stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def attributes(path):
+    """Dotted names that a file uses, such as `jax.core.Trace`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            yield ast.unparse(node)
+
+
+def part(name):
+    """`_module` for `oryxstate._module._base`."""
+    return name.split(".")[1]
+
+
+def layer(name):
+    return next(i for i, names in enumerate(LAYERS) if part(name) in names)
+
+
+def inside(name):
+    return name.startswith("oryxstate.") and part(name) in {p for names in LAYERS for p in names}
+
+
+def test_every_file_stands_in_a_layer():
+    assert len(MODULES) > 20
+    assert [name for name in MODULES if name != "oryxstate" and not inside(name)] == []
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "oryxstate"])
+def test_imports_go_downward(name):
+    for imported in imports(MODULES[name]):
+        if imported.split(".")[0] != "oryxstate":
+            continue
+        assert inside(imported), f"{name} imports the public face, {imported}"
+        assert layer(imported) <= layer(name), f"{name} imports {imported}, which is above it"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if part(f"{name}.x") in ALONE])
+def test_neighbours_do_not_know_each_other(name):
+    known = [i for i in imports(MODULES[name]) if inside(i) and layer(i) == layer(name)]
+    assert [i for i in known if part(i) != part(name)] == []
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "oryxstate._jax"])
+def test_only_one_file_knows_the_internals_of_jax(name):
+    used = [*imports(MODULES[name]), *attributes(MODULES[name])]
+    assert [u for u in used if f"{u}.".startswith(tuple(f"{i}." for i in INTERNALS))] == []
+
+
+def test_the_check_of_internals_sees_them():
+    used = [*imports(MODULES["oryxstate._jax"]), *attributes(MODULES["oryxstate._jax"])]
+    assert any(u.startswith("jax._src") for u in used)
+
+
+def test_imports_stand_at_the_top_of_files():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                inner = [n for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)]
+                assert inner == [], f"{path}: `{node.name}` imports"
+
+
+EXTRAS = (
+    "optax",
+    "hypothesis",
+    "rich",
+    "orbax",
+    "safetensors",
+    "treescope",
+    "matplotlib",
+    "pytest",
+)
+
+
+def test_importing_the_package_imports_no_extra():
+    code = f"import sys, oryxstate; print([m for m in {EXTRAS} if m in sys.modules])"
+    path = [str(ROOT.parent), *filter(None, sys.path)]
+    run = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {path}; {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "[]"
+
+
+def test_public_names_exist_and_are_sorted():
+    assert list(oryxstate.__all__) == sorted(oryxstate.__all__)
+    public = {name for name in vars(oryxstate) if not name.startswith("_")}
+    assert public == set(oryxstate.__all__)
+
+
+@pytest.mark.parametrize("name", oryxstate.__all__)
+def test_public_names_have_docstrings(name):
+    value = getattr(oryxstate, name)
+    assert value.__doc__ and len(value.__doc__.split()) > 4
+    for attribute, member in vars(value).items() if isinstance(value, type) else ():
+        if callable(member) and not attribute.startswith("_"):
+            assert member.__doc__, f"{name}.{attribute} has no docstring"
+
+
+def examples():
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    for name in MODULES:
+        for test in finder.find(importlib.import_module(name), name):
+            if test.examples:
+                yield pytest.param(test, id=test.name)
+
+
+@pytest.mark.parametrize("test", list(examples()))
+def test_examples_in_docstrings_run(test):
+    report = []
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    result = runner.run(test, out=report.append)
+    assert result.attempted > 0 and result.failed == 0, "".join(report)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_first_line_of_a_file_says_what_it_is_about(path):
+    assert ast.get_docstring(ast.parse(path.read_text())), path
