@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import oryxstate
+
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 DEMO = EXAMPLES / "digits.py"
 
@@ -16,6 +18,7 @@ DEMO = EXAMPLES / "digits.py"
 def run(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "COLUMNS": "100", "JAX_PLATFORMS": "cpu"}
     env.pop("XLA_FLAGS", None)  # not the eight devices of the other tests
+    env["PYTHONPATH"] = str(Path(oryxstate.__file__).parents[1])  # the package that is tested here
     command = [sys.executable, str(DEMO), *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, timeout=300)
 
