@@ -31,7 +31,7 @@ def partition(model: Any) -> tuple[Any, Any]:
         >>> class Scale(ox.Module):
         ...     scale: jax.Array = ox.param()
         ...     count: jax.Array = ox.state()
-        >>> params, rest = ox.partition(Scale(jnp.ones(2), jnp.array(0)))
+        >>> params, rest = ox.partition(Scale(jnp.ones(2), jnp.zeros((), int)))
         >>> params, rest
         (Scale(scale=f32[2], count=None), Scale(scale=None, count=i32[]))
         >>> ox.merge(params, rest)

@@ -205,7 +205,20 @@ def equations(jaxpr: Any) -> Sequence[Any]:
 
 def evaluate(jaxpr: Any, args: Sequence) -> list:
     """Run a jaxpr under the current trace."""
-    return jex.jaxpr_as_fun(close(jaxpr))(*args)
+    return [as_array(x) for x in jex.jaxpr_as_fun(close(jaxpr))(*args)]
+
+
+def as_array(value: Any) -> Any:
+    """An array for what a jaxpr holds as a literal, a typed Python scalar."""
+    if isinstance(value, jax.Array):
+        return value
+    aval = jax.typeof(value)
+    return convert(value, aval.dtype, getattr(aval, "weak_type", False))
+
+
+def bind_at(primitive: Primitive, trace: Trace, args: Sequence, params: dict) -> Any:
+    """Bind at a trace that is not the current one."""
+    return primitive.bind_with_trace(trace, args, [jax.typeof(x) for x in args], params)
 
 
 _JAXPRS = {jex.Jaxpr, jex.ClosedJaxpr}
@@ -273,6 +286,22 @@ def _empty_stores(fun: linear_util.WrappedFun) -> None:
 
 
 _stateless: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def parent_of_unmapped(trace: Trace, args: Sequence, fun: Any) -> Trace | None:
+    """The parent of a `vmap` that maps neither the arguments of a function nor its closure.
+
+    JAX's batch trace takes all outputs of a function with a custom derivative to be mapped.
+    """
+    if not isinstance(trace, _batching.BatchTrace) or any(_is_mapped_at(trace, x) for x in args):
+        return None
+    consts = jax.make_jaxpr(lambda *xs: call_subfun(fun, xs))(*args).consts
+    _empty_stores(fun)
+    return None if any(_is_mapped_at(trace, x) for x in consts) else trace.parent_trace
+
+
+def _is_mapped_at(trace: Trace, value: Any) -> bool:
+    return isinstance(value, _batching.BatchTracer) and value._trace is trace
 
 
 def stage_subfun(fun: Any, args: Sequence, keep: Callable[[Any], bool]) -> Any:

@@ -21,13 +21,15 @@ class Frame:
     """The variables of one root call, or of one run of a loop body inside it.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from oryxstate._effects import _frames, _primitives
         >>> from oryxstate._effects._names import Name
         >>> count = Name(0, "counter", "n")
-        >>> with _frames.replay({count: (1,)}) as frame:
-        ...     _primitives.write(count, (_primitives.read(count, frame.avals[count])[0] + 1,))
+        >>> with _frames.replay({count: (jnp.array(1),)}) as frame:
+        ...     (n,) = _primitives.read(count, frame.avals[count])
+        ...     _ = _primitives.write(count, (n + 1,))
         >>> frame.values[count]
-        (2,)
+        (Array(2, dtype=int32, weak_type=True),)
     """
 
     def __init__(
@@ -65,7 +67,14 @@ class Frame:
             raise shape_error(name, self.avals[name], avals_of(leaves), "written")
         self._entered.discard(name)
         self.written.add(name)
-        self.values[name] = tuple(leaves)
+        self.values[name] = self.arrays(leaves)
+
+    def arrays(self, leaves: Leaves) -> Leaves:
+        """Leaves as arrays: a constant of a jaxpr comes as a typed Python scalar."""
+        if all(isinstance(leaf, jax.Array) for leaf in leaves):
+            return tuple(leaves)
+        with _jax.set_current_trace(self.trace):  # within `bind` there may be none
+            return tuple(map(_jax.as_array, leaves))
 
     def close(self) -> None:
         """Let go of all values, so that a frame that leaked keeps nothing alive."""
@@ -104,8 +113,8 @@ class FunctionFrame(Frame):
 
     def declare(self, name: Name, leaves: Leaves, structure: Any) -> None:
         """Create a variable with this first value."""
-        self.hold({name: tuple(leaves)})
-        self.first[name] = tuple(leaves)
+        self.first[name] = self.arrays(leaves)
+        self.hold({name: self.first[name]})
         self.structures[name.field] = structure
         self.types.setdefault(name.field, avals_of(leaves))
 
@@ -136,15 +145,15 @@ def _constant(leaf: Any) -> Any:
     return leaf
 
 
+def show(avals: tuple) -> str:
+    """Types as one reads them."""
+    return ", ".join(
+        f"{dtype}{list(shape)}{' (weak)' if weak else ''}" for shape, dtype, weak in types_of(avals)
+    )
+
+
 def shape_error(name: Name, held: tuple, given: tuple, verb: str) -> EffectError:
     """The error for a module whose leaves are not those of its place in the root call."""
-
-    def show(avals: tuple) -> str:
-        return ", ".join(
-            f"{dtype}{list(shape)}{' (weak)' if weak else ''}"
-            for shape, dtype, weak in types_of(avals)
-        )
-
     return EffectError(
         f"state '{name}' is {show(held)} in the root call but {show(given)} where it is {verb}. "
         "A module that is sliced or reshaped on its way into a loop or a function no longer "

@@ -85,6 +85,11 @@ def _handle_variable(frame, refs, *, name, avals, declare):
         _check_declared(frame, name)
     held, expected = frame.avals[name], _frames.avals_of(refs) if refs else avals
     if [(a.shape, a.dtype) for a in held] != [(a.shape, a.dtype) for a in expected]:
+        if declare is not None:
+            raise ValueError(
+                f"variable {name.field!r} is {_frames.show(expected)}, but it was "
+                f"{_frames.show(held)} when the function was initialized. Its type cannot change."
+            )
         raise _frames.shape_error(name, held, expected, "read")
     return frame.read(name)
 

@@ -77,6 +77,11 @@ def _merge(one: Use, other: Use) -> Use:
     )
 
 
+def declares(jaxpr: Any) -> bool:
+    """Whether a function that is being initialized declares variables in this jaxpr."""
+    return any(map(_is_undeclared, uses(jaxpr)))
+
+
 class State:
     """The variables that a higher-order primitive touches, read before it and assigned after it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -89,12 +90,16 @@ class Module(metaclass=_construct.ModuleMeta):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __getstate__(self) -> dict[str, Any]:
-        d = dict(_pytree.value_of(self).__dict__ if _live.is_live(self) else self.__dict__)
-        d.pop(ROOT, None)
-        return {**d, AUX: _pytree.with_scope(d[AUX], None)}
+        module = _pytree.value_of(self) if _live.is_live(self) else self
+        return {name: getattr(module, name) for name in self.__layout__.fields}
 
-    def __setstate__(self, d: dict[str, Any]) -> None:
-        vars(self).update(d)
+    def __setstate__(self, fields: dict[str, Any]) -> None:
+        vars(self).update(fields)
+        _construct.split_and_freeze(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        leaves, treedef = jax.tree.flatten(_pytree.value_of(self))
+        return jax.tree.unflatten(treedef, [copy.deepcopy(leaf, memo) for leaf in leaves])
 
     def __repr__(self) -> str:
         return eqx.tree_pformat(_pytree.value_of(self))

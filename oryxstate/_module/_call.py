@@ -81,7 +81,7 @@ def _assign(live: Any, before: Any, new: Any, path: str) -> None:
                 raise EffectError(
                     f"`call_and_update` of {path} changed `{field}`, which is not state, so inside "
                     "another module's call the change would be lost. Declare the field "
-                    "`ox.state()`,  or call it explicitly, `y, module = module.call_and_update(x)`."
+                    "`ox.state()`, or call it explicitly, `y, module = module.call_and_update(x)`."
                 )
         for member, old, child in zip(_parts(live, field), *parts, strict=True):
             if _pytree.is_module(old):

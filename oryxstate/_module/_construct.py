@@ -79,7 +79,7 @@ def split_and_freeze(module: Any) -> None:
                 del d[name]
     values = tuple(d[name] for name in module.__layout__.static)
     extra = _pytree.Extra(None, tuple(rests)) if rests else None
-    d[AUX] = values, tuple(map(type_key, values)), extra
+    d[AUX] = tuple(map(type_key, values)), values, extra
 
 
 def _set_default(module: Any, field: dataclasses.Field) -> None:

@@ -4,8 +4,8 @@ For each class two functions are generated, as `dataclasses` does for `__init__`
 fields they cost a third of `jax.tree_util.register_dataclass`, which also runs `__init__` on the
 way back. Besides its fields an instance holds, under names no field can have,
 
-- `AUX`: what JAX compares and hashes, `(static values, their types, extra)`; `extra` is None but
-  for modules inside a root call and those with Equinox children, for which it is an `Extra`;
+- `AUX`: what JAX compares and hashes, `(types of static values, values, extra)`; `extra` is None
+  but for modules inside a root call and those with Equinox children, for which it is an `Extra`;
 - `PLACE`: on a live module, where its state is (see `_live.py`); its state is not in `__dict__`;
 - `REST`: the Equinox children that are split (see `_foreign.py`), nor are they.
 """
@@ -55,7 +55,7 @@ def unflatten(aux, children):
     d = module.__dict__
     {targets} = children
     d["__aux__"] = aux
-    {statics} = aux[0]
+    {statics} = aux[1]
     if aux[2] is not None:
         complete(d, aux[2])
     return module
@@ -109,9 +109,9 @@ def scope_of(module: Any) -> Scope | None:
 
 def with_scope(aux: tuple, scope: Scope | None) -> tuple:
     """Static data that names another place."""
-    values, types, extra = aux
+    types, values, extra = aux
     rests = () if extra is None else extra.rests
-    return values, types, (Extra(scope, rests) if scope is not None or rests else None)
+    return types, values, (Extra(scope, rests) if scope is not None or rests else None)
 
 
 def value_of(module: Any) -> Any:

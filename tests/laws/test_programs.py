@@ -132,7 +132,7 @@ def test_programs_under_an_outer_vmap(node):
     """Each example has a state of its own."""
     shifts = jnp.array([0.0, 0.4])
     cells = tuple(c + shifts for c in CELLS)
-    ensemble = ENSEMBLE + shifts[:, None]
+    ensemble = ENSEMBLE[None] + shifts[:, None]
     model, x = ours.program(node, cells, ensemble), 0.7 - shifts
     result = _ours_or_refusal(jax.vmap(ox.call_and_update), node, model, x)
     if result is not None:

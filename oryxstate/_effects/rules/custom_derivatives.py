@@ -33,11 +33,15 @@ def _rule(rebuild, primitive, trace, args, params):
     if not _frames.any_open():
         return None
     with _jax.set_current_trace(trace):
+        parent = _jax.parent_of_unmapped(trace, args, params["subfuns"][0])
+        if parent is not None:
+            return _jax.bind_at(primitive, parent, args, params)
         jaxpr = _jax.stage_subfun(params["subfuns"][0], args, touches_state)
         if jaxpr is None:
             return None
+        if _purify.declares(jaxpr):  # an initialization, of which nobody asks the derivative
+            return _jax.evaluate(jaxpr, args)
         state = _purify.State((jaxpr, args))
-        state.refuse_fresh(str(primitive))
         function = rebuild(jaxpr, _original(primitive, params))
         out, new = function(state.fixed, state.changing, list(args))
         state.assign(new)
