@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import types
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from oryxstate import _api, _jax, _tree
+from oryxstate import _api, _function_runs, _tree
 from oryxstate._effects import _frames, _primitives, _trace
-from oryxstate._effects._names import FUNCTION, KEY_AXIS, Name
-from oryxstate._module import _live, _pytree
+from oryxstate._effects._names import FUNCTION, Name
+from oryxstate._module import _pytree
 from oryxstate._module._base import Module
 from oryxstate._module._fields import param, state, static
 
@@ -144,8 +143,8 @@ class FunctionModule(Module):
         with _trace.open_function(values, states, declaring=False) as frame:
             frame.structures = structures
             frame.types = {name.field: avals for name, avals in frame.avals.items()}
-            frame.modules = _Modules(frame, modules)
-            out = _run_again(self.function, args, kwargs)
+            frame.modules = _function_runs.Modules(frame, modules)
+            out = _function_runs.run_again(self.function, args, kwargs)
             new = {
                 name.field: jax.tree.unflatten(structures[name.field], frame.values[name])
                 for name in frame.written
@@ -178,58 +177,12 @@ class InlineFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the function; what it assigns is assigned in the function around it."""
         with self._frame.reading():
-            return _run_again(self._function, args, kwargs)
+            return _function_runs.run_again(self._function, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._frame.structures:
             raise AttributeError(f"the function has no variable {name!r}")
         return current(self._frame, name)
-
-
-class _Modules:
-    """The modules among the variables of a running function: live, as in a root call of theirs."""
-
-    def __init__(self, frame: _frames.FunctionFrame, modules: dict[str, Any]):
-        self._root = _live.Root(_frames.level() - 1)
-        self._root.frame = self._frame = frame
-        self.first: dict[str, Any] = {}
-        self._live: dict[str, Any] = {}
-        for name, module in modules.items():
-            self._enter(name, module)
-
-    def _enter(self, name: str, module: Any) -> Any:
-        self.first[name] = module
-        self._live[name], values = _live.enter(module, self._root, name)
-        self._frame.hold(values)
-        return self._live[name]
-
-    def variable(self, name: str, module: Any) -> Any:
-        """Declare a module, or find it."""
-        if not self._frame.declaring:
-            return self.find(name)
-        if name in self.first or name in self._frame.structures:
-            raise ValueError(
-                f"two variables are named {name!r} in one function. Give one of them another name."
-            )
-        return self._enter(name, module)
-
-    def find(self, name: str) -> Any:
-        """The live module of this name."""
-        if name not in self._live:
-            known = ", ".join(self._live) or "none"
-            raise ValueError(
-                f"module {name!r} was not declared when the function was initialized (declared: "
-                f"{known}). Initialize it again with inputs for which it declares this module."
-            )
-        return self._live[name]
-
-    def updated(self) -> dict[str, Any]:
-        """The modules as the function left them."""
-        return {name: _live.leave(m, self._root, name) for name, m in self.first.items()}
-
-    def strip(self, out: Any) -> Any:
-        """An output without ties to this run."""
-        return _live.strip(out, self._root.level)
 
 
 @_api.init.register(object)
@@ -248,7 +201,7 @@ def _init(function: Any, *, name: str | None = None) -> Callable[..., Any]:
                 return around.modules.find(name)
             return around.modules.variable(name, _initialized(function, name, key, args, kwargs))
         if around.declaring:
-            _run(function, key, args, kwargs)
+            _function_runs.run(function, key, args, kwargs)
         return InlineFunction(function, around)
 
     return initialize
@@ -256,8 +209,8 @@ def _init(function: Any, *, name: str | None = None) -> Callable[..., Any]:
 
 def _initialized(function: Any, name: str | None, key: Any, args: tuple, kwargs: dict) -> Any:
     with _trace.open_function({}, declaring=True) as frame:
-        frame.modules = _Modules(frame, {})
-        _run(function, key, args, kwargs)
+        frame.modules = _function_runs.Modules(frame, {})
+        _function_runs.run(function, key, args, kwargs)
         parts: dict[str, dict[str, Any]] = {"params": {}, "states": {}}
         for variable_name, leaves in frame.first.items():
             field = variable_name.field
@@ -268,37 +221,4 @@ def _initialized(function: Any, name: str | None, key: Any, args: tuple, kwargs:
 
 @_api.call_and_update.register(types.FunctionType)
 def _(function: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    return _run(function, jax.random.key(0), args, kwargs), function
-
-
-def _run(function: Callable[..., Any], key: Any, args: tuple, kwargs: dict) -> Any:
-    if _takes_key(function) and "init_key" not in kwargs:
-        kwargs = {**kwargs, "init_key": key}
-    return function(*args, **kwargs)
-
-
-def _run_again(function: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
-    """Run a function that is initialized: nothing may depend on its `init_key` any more.
-
-    The key is mapped, over one example, so that what depends on it is known by being mapped.
-    """
-    if not _takes_key(function) or "init_key" in kwargs:
-        return function(*args, **kwargs)
-    out: Any = None
-
-    def run(init_key: Any) -> tuple:
-        nonlocal out
-        out = function(*args, init_key=init_key, **kwargs)
-        if any(map(_jax.is_mapped, jax.tree.leaves(out))):
-            raise ValueError(_primitives.KEY_USED)
-        return ()
-
-    jax.vmap(run, axis_name=KEY_AXIS)(jax.random.key(0)[None])
-    return out
-
-
-def _takes_key(function: Callable[..., Any]) -> bool:
-    try:
-        return "init_key" in inspect.signature(function).parameters
-    except (TypeError, ValueError):  # built in, without a signature
-        return False
+    return _function_runs.run(function, jax.random.key(0), args, kwargs), function

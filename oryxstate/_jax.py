@@ -404,17 +404,3 @@ def stage_shard_map(args: Sequence, params: dict) -> StagedShardMap:
 def convert(value: Any, dtype: Any, weak_type: bool) -> Any:
     """Cast to a dtype and to a weak or strong type."""
     return _convert_element_type(value, dtype, weak_type=weak_type)
-
-
-class WeakCache:
-    """A cache per jaxpr that dies with it; the cached functions must hold the jaxpr weakly."""
-
-    def __init__(self) -> None:
-        self._entries: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-    def get(self, jaxpr: Any, key: Any, make: Callable[[], Any]) -> Any:
-        """The entry of this jaxpr under `key`, made now if it is not there."""
-        entries = self._entries.setdefault(jaxpr, {})
-        if key not in entries:
-            entries[key] = make()
-        return entries[key]

@@ -24,7 +24,7 @@ LAYERS = [
     ("_errors", "_tree", "_jax"),
     ("_effects",),
     ("_module",),
-    ("_api",),
+    ("_api", "_function_runs"),
     ("_functions", "_containers", "_grad", "_capture"),
     ("nn", "checkpoint", "sharding", "summary"),
     ("testing",),

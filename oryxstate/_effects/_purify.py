@@ -16,7 +16,23 @@ SLICED = object()
 """Stands for an argument that a loop hands to its body in slices."""
 
 Values = dict[Name, _frames.Leaves]
-_cache = _jax.WeakCache()
+
+
+class _WeakCache:
+    """A cache per jaxpr that dies with it; the cached functions must hold the jaxpr weakly."""
+
+    def __init__(self) -> None:
+        self._entries: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+    def get(self, jaxpr: Any, key: Any, make: Callable[[], Any]) -> Any:
+        """The entry of this jaxpr under `key`, made now if it is not there."""
+        entries = self._entries.setdefault(jaxpr, {})
+        if key not in entries:
+            entries[key] = make()
+        return entries[key]
+
+
+_cache = _WeakCache()
 
 
 class Use(NamedTuple):

@@ -25,8 +25,9 @@ def rule(trace, args, params):
         ]
         state = _purify.State((staged.jaxpr, outer))
         state.refuse_fresh("jax.shard_map")
+        # Jitted: an eager shard_map compiles each operation and refuses our custom_vjp functions.
         out, new = jax.shard_map(
-            _purify.pure(staged.jaxpr),
+            jax.jit(_purify.pure(staged.jaxpr), inline=True),
             mesh=params["mesh"],
             in_specs=(whole, whole, *staged.in_specs),
             out_specs=(list(staged.out_specs), whole),
