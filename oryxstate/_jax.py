@@ -11,6 +11,28 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+
+SUPPORTED = (0, 10), (0, 13)  # from, and below
+
+
+def check_version(version: tuple[int, ...]) -> None:
+    """Refuse a JAX that this file does not know, before anything of it is missing.
+
+    Raises:
+        ImportError: naming the range and what was found.
+    """
+    first, end = SUPPORTED
+    if not first <= version[:2] < end:
+        found = ".".join(map(str, version))
+        raise ImportError(
+            f"oryxstate works with JAX {first[0]}.{first[1]} to {end[0]}.{end[1] - 1}, but JAX "
+            f"{found} is installed. Run `pip install 'jax>={first[0]}.{first[1]},<{end[0]}.{end[1]}'`."
+        )
+
+
+check_version(jax.__version_info__)
+
+# ruff: noqa: E402  (the version comes first)
 import jax.core
 import jax.extend.core as jex
 import jax.extend.linear_util as linear_util
