@@ -26,7 +26,8 @@ def check_version(version: tuple[int, ...]) -> None:
         found = ".".join(map(str, version))
         raise ImportError(
             f"oryxstate works with JAX {first[0]}.{first[1]} to {end[0]}.{end[1] - 1}, but JAX "
-            f"{found} is installed. Run `pip install 'jax>={first[0]}.{first[1]},<{end[0]}.{end[1]}'`."
+            f"{found} is installed. Run `pip install 'jax>={first[0]}.{first[1]},"
+            f"<{end[0]}.{end[1]}'`."
         )
 
 
@@ -399,6 +400,7 @@ class StagedShardMap(NamedTuple):
     args: list
     in_specs: Sequence
     out_specs: Sequence
+    manual_axes: set
     restore: Callable[[list], Any]
 
 
@@ -420,7 +422,8 @@ def stage_shard_map(args: Sequence, params: dict) -> StagedShardMap:
     values = dict(zip([*outer.constvars, *outer.invars], [*staged.consts, *args], strict=True))
     operands = [v.val if isinstance(v, jex.Literal) else values[v] for v in eqn.invars]
     body, specs = eqn.params["jaxpr"], (eqn.params["in_specs"], eqn.params["out_specs"])
-    return StagedShardMap(body, operands, *specs, out_tree.update)
+    manual_axes = params.get("newly_manual_axes", params.get("manual_axes"))  # renamed in 0.10.1
+    return StagedShardMap(body, operands, *specs, set(manual_axes), out_tree.update)
 
 
 def convert(value: Any, dtype: Any, weak_type: bool) -> Any:

@@ -32,7 +32,7 @@ def rule(trace, args, params):
             in_specs=(whole, whole, *staged.in_specs),
             out_specs=(list(staged.out_specs), whole),
             check_vma=params["check_vma"],
-            axis_names=set(params["newly_manual_axes"]),
+            axis_names=staged.manual_axes,
         )(state.fixed, state.changing, *staged.args)
         state.assign(new)
     return staged.restore(out)
