@@ -59,12 +59,12 @@ def pmean(axes):
         for axis in axes:
             mean = jax.vmap(mean, (None, 0), axis_name=axis)
         shape = (2, 2) if len(axes) == 2 else (4,)
-        return lambda m, h: mean(m, (h + XS).reshape(shape)).sum()
+        return lambda m, h: mean(m, (h + XS).reshape(shape)).mean()
 
     def hand(f):
         def run(s, h):
             y, s = f.hand(s, (h + XS).mean())
-            return y * (h + XS).sum(), s
+            return y * (h + XS).mean(), s
 
         return run
 
@@ -121,7 +121,7 @@ def sharded(count):
         def run(m, v):
             return v * f.step(m, lax.pmean(v.mean(), "d"))
 
-        return lambda m, h: run(m, h + XS).sum()
+        return lambda m, h: run(m, h + XS).mean()
 
     return Row(ours, pmean("i").hand)
 

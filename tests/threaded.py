@@ -199,3 +199,29 @@ BODIES: dict[str, Body] = {
         lambda s: s[1].sum(),
     ),
 }
+
+
+# What is written depends on `x`, and so does what is read back.
+
+
+class Times(Acc):
+    def call(self, x=None):
+        if x is None:
+            return self.total
+        put(self, x)
+        return x
+
+
+def put(m, x):
+    m.assign(total=m() * x)
+
+
+def through(m, x):
+    """`x` reaches the result through the state alone."""
+    put(m, jnp.sin(x))
+    return m() ** 2
+
+
+def hand_through(total, x):
+    total = total * jnp.sin(x)
+    return total**2, total

@@ -1,0 +1,207 @@
+"""What does each misuse of state say (S5, S6, S7), and does the library work afterwards?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hosts import Host, both, close, healthy
+from jax import lax
+from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.interpreters import mlir
+from jaxtyping import Array
+from threaded import Acc, Rule, acc, made
+
+import oryxstate as ox
+
+H = 0.3
+XS = np.array([1.0, 2.0, 4.0], np.float32)
+
+
+class Case(NamedTuple):
+    """A step that fails, and what the error says."""
+
+    step: Callable
+    texts: list[str]
+    error: type[Exception] = ox.EffectError
+    inner: Callable = lambda: made(Acc)
+
+
+class Tree(ox.Module):
+    hidden: dict[str, Array] = ox.state()
+
+    def call(self, h):
+        self.assign(hidden={"a": h})
+
+
+def assigning(**fields):
+    def step(m, h):
+        m.assign(**fields)
+        return h
+
+    return step
+
+
+def vmapped(function):
+    return lambda m, h: jax.vmap(lambda x: function(m, h, x))(XS)
+
+
+def batched_cond(m, h, x):
+    return lax.cond(x > 1, lambda: m(h), lambda: h)
+
+
+def batched_while(m, h, x):
+    return lax.while_loop(lambda c: c < x, lambda c: c + 0 * m(h) + 1, jnp.float32(0))
+
+
+def predicate(m, h):
+    return lax.while_loop(lambda c: m(c) < 0, lambda c: c + 1, h)
+
+
+def scanned(m, h):
+    members = jax.tree.map(lambda x: jnp.stack([x, x]), m)
+    return lax.scan(lambda c, member: (member(c), None), h, members)[0]
+
+
+def foreign(m, h, kind=Acc):
+    return m(made(kind)(h))
+
+
+class Tick(ox.Module):
+    count: Array = ox.state()
+
+    def call(self, h):
+        self.assign(count=self.count + 1)
+        return h
+
+
+def make_tick():
+    return Tick(jnp.int32(0))
+
+
+MYSTERY = Primitive("mystery")
+MYSTERY.def_impl(lambda x, jaxpr: jaxpr_as_fun(jaxpr)(x)[0])
+MYSTERY.def_abstract_eval(lambda x, jaxpr: x)
+mlir.register_lowering(MYSTERY, mlir.lower_fun(MYSTERY.impl, multiple_results=False))
+
+
+def mystery(m, h):
+    return MYSTERY.bind(h, jaxpr=jax.make_jaxpr(m)(h))
+
+
+MAPPED = ["'inner.total'", "not mapped", "depends on the mapped axis", "float32[]", "float32[3]"]
+REMEDIES = ["pmean", "ox.state(reduce=jnp.mean)", "ensemble"]
+CASES = {
+    "no state": Case(assigning(scale=1.0), ["`scale` of Acc", "total, count"], AttributeError),
+    "no field": Case(assigning(totl=1.0), ["`totl` of Acc"], AttributeError),
+    "shape": Case(
+        assigning(total=jnp.zeros(2)), ["'inner.total' of Acc", "(2,)", "()"], ValueError
+    ),
+    "dtype": Case(
+        assigning(count=jnp.float32(1)), ["'inner.count'", "float32", "int32", "astype"], ValueError
+    ),
+    "weak dtype": Case(assigning(count=1.5), ["'inner.count'", "float32", "int32"], ValueError),
+    "structure": Case(
+        lambda m, h: m(h),
+        ["'inner.hidden' of Tree", "structure", "'b'"],
+        ValueError,
+        lambda: Tree({"a": jnp.float32(0), "b": jnp.float32(0)}),
+    ),
+    "mapped write": Case(vmapped(lambda m, h, x: m(h * x)), [*MAPPED, *REMEDIES]),
+    "mapped write of a value": Case(
+        lambda m, h: jax.vmap(lambda m, x: m(x), (None, 0))(m, h * XS), [*MAPPED, *REMEDIES]
+    ),
+    "mapped write in a scan": Case(
+        vmapped(lambda m, h, x: lax.scan(lambda c, _: (m(c), None), x, None, length=2)), MAPPED
+    ),
+    "batched predicate of cond": Case(vmapped(batched_cond), ["depends on the mapped axis"]),
+    "batched predicate of while": Case(vmapped(batched_while), ["depends on the mapped axis"]),
+    "write in a predicate": Case(
+        predicate, ["'inner.total'", "predicate", "lax.while_loop", "body"]
+    ),
+    "write in a predicate of jit": Case(
+        lambda m, h: jax.jit(predicate)(m, h), ["'inner.total'", "predicate", "lax.while_loop"]
+    ),
+    "scanned as xs": Case(scanned, ["'inner.", "xs", "call_and_update", "stacked"]),
+    "no part of the root": Case(foreign, ["Acc", "`total`", "no part", "field of the model"]),
+    "no part of the root, in a scan": Case(
+        lambda m, h: lax.scan(lambda c, _: (foreign(m, c), None), h, None, length=2)[0], ["no part"]
+    ),
+    "no part of the root, with a rule": Case(
+        lambda m, h: foreign(m, h, Rule), ["Rule", "no part", "field of the model"]
+    ),
+    "no rule": Case(
+        mystery, ["'inner.count'", "`mystery`", "no rule", "call_and_update"], inner=make_tick
+    ),
+    "no rule, in jit": Case(
+        lambda m, h: jax.jit(lambda h: mystery(m, h))(h), ["'inner.", "no rule"], inner=make_tick
+    ),
+    "no rule, in a scan": Case(
+        lambda m, h: lax.scan(lambda c, _: (mystery(m, c), None), h, None, length=2)[0],
+        ["'inner.", "no rule"],
+        inner=make_tick,
+    ),
+}
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_error(name, jitted):
+    case = CASES[name]
+    host = Host(case.inner(), case.step)
+    before = jax.tree.leaves(host)
+    run = both(ox.call_and_update)[jitted]
+    for _ in range(2):  # not from a cache either
+        with pytest.raises(case.error) as caught:
+            run(host, jnp.float32(H))
+        for text in case.texts:
+            assert text in str(caught.value)
+    assert all(a is b for a, b in zip(before, jax.tree.leaves(host), strict=True))
+    assert not any(x.is_deleted() for x in before)
+    healthy()
+
+
+def test_error_of_the_author():
+    """An exception in the middle of everything passes through as it is."""
+
+    def step(m, h):
+        def body(c, _):
+            m(c)
+            raise KeyError("mine")
+
+        return jax.grad(lambda h: lax.scan(body, h, None, length=2)[0])(h)
+
+    host = Host(made(Acc), step)
+    for run in both(ox.call_and_update):
+        with pytest.raises(KeyError, match="mine"):
+            run(host, jnp.float32(H))
+    healthy()
+
+
+def test_error_caught_by_the_author():
+    """What happened before and after a caught error counts."""
+
+    def step(m, h):
+        m(h)
+        with pytest.raises(ValueError, match="shape"):
+            jax.jit(lambda: m.assign(total=jnp.zeros(2)))()
+        return m(h)
+
+    first = acc(tuple(jax.tree.leaves(made(Acc))), jnp.float32(H))
+    for run in both(ox.call_and_update):
+        close(run(Host(made(Acc), step), jnp.float32(H)), acc(first[1], jnp.float32(H)))
+    healthy()
+
+
+def test_assign_outside_a_root_call():
+    with pytest.raises(
+        ox.EffectError, match=r"Acc writes `total` outside a root call.*replace\(total"
+    ):
+        made(Acc).assign(total=1.0)
+    with pytest.raises(ox.EffectError, match="outside a root call"):
+        jax.jit(lambda m: m.assign(total=1.0))(made(Acc))
+    healthy()

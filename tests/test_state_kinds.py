@@ -1,0 +1,98 @@
+"""May state be any pytree, a random key, or in modules in containers (S2, S5)?"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from hosts import START, H, Host, both, close, run
+from jax import lax
+from jaxtyping import Array
+from threaded import Acc, acc, made
+
+import oryxstate as ox
+
+Both = namedtuple("Both", "a b")
+
+
+class Box(ox.Module):
+    held: Any = ox.state()
+
+    def call(self, x):
+        self.assign(held=jax.tree.map(lambda v: v + x.astype(v.dtype), self.held))
+        return self.held
+
+
+TREES = [
+    [jnp.float32(1), jnp.int32(2)],
+    {"a": {"b": jnp.ones(2)}, "c": [jnp.int32(1)]},
+    Both(jnp.ones(2), (jnp.int32(1), None)),
+    (),
+    None,
+]
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_state_of_any_structure(tree):
+    def step(m, h):
+        lax.scan(lambda c, _: (m(h), None), m(h), None, length=2)
+        return m.held
+
+    def add(tree):
+        return jax.tree.map(lambda v: v + 3 * jnp.ones_like(v), tree)
+
+    seen, new = run(step, Box(tree), jnp.float32(1))
+    assert jax.tree.structure(seen) == jax.tree.structure(tree)
+    close(seen, add(tree))
+    close(new, add(tree))
+
+
+class Keys(ox.Module):
+    key: Array = ox.state()
+
+    def call(self, h):
+        key, use = jax.random.split(self.key)
+        self.assign(key=key)
+        return h + jax.random.normal(use)
+
+
+@pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey])
+def test_key_as_state(make):
+    def step(m, h):
+        slope = jax.grad(jax.checkpoint(m))(h)
+        return slope, m(h), lax.scan(lambda c, _: (c, jax.jit(m)(h)), h, None, length=2)[1]
+
+    host = Host(Keys(make(0)), step)
+    key, draws = make(0), []
+    for _ in range(4):
+        key, use = jax.random.split(key)
+        draws.append(H + jax.random.normal(use))
+    for call in both(ox.call_and_update):
+        (slope, y, ys), new = call(host, H)
+        close([slope, y, *ys], [jnp.float32(1), *draws[1:]])
+        assert (new.inner.key == key).all()
+
+
+class Model(ox.Module):
+    parts: Any
+
+    def call(self, h):
+        flat = jax.tree.leaves(self.parts, is_leaf=lambda x: isinstance(x, Acc))
+        for part in flat:
+            h = part(h)
+        return h
+
+
+@pytest.mark.parametrize(
+    "contain",
+    [lambda *m: list(m), lambda *m: m, lambda a, b: {"x": [a], "y.z": b}, lambda *m: Both(*m)],
+)
+def test_modules_in_containers(contain):
+    model = Model(contain(made(Acc), made(Acc, 0.75)))
+    h, a = acc(START, H)
+    h, b = acc((jnp.float32(0.75), *START[1:]), h)
+    for call in both(ox.call_and_update):
+        close(call(model, H), (h, [*a, *b]))
