@@ -134,8 +134,12 @@ def chosen(condition, one, other):
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
 
 
+def double(m, h):
+    return 2 * h
+
+
 def cond(f):
-    return lambda m, h: lax.cond(h > 0, f.step, lambda m, h: 2 * h, m, h)
+    return lambda m, h: lax.cond(h > 0, f.step, double, m, h)
 
 
 def hand_cond(f):
@@ -143,7 +147,7 @@ def hand_cond(f):
 
 
 def switch(f):
-    branches = [f.step, lambda m, h: f.step(m, f.step(m, h)), lambda m, h: 2 * h]
+    branches = [f.step, lambda m, h: f.step(m, f.step(m, h)), double]
     return lambda m, h: lax.switch(index(h), branches, m, h)
 
 
