@@ -185,7 +185,7 @@ def custom_linear_solve(f):
     def run(m, h):
         def solve(_, b):
             x = b / (1 + f.peek(m) ** 2)
-            f.step(m, lax.stop_gradient(h))
+            f.step(m, h)
             return x
 
         return lax.custom_linear_solve(
@@ -196,7 +196,7 @@ def custom_linear_solve(f):
 
 
 def hand_linear_solve(f):
-    return lambda s, h: (h / (1 + f.hand_peek(s) ** 2), f.hand(s, lax.stop_gradient(h))[1])
+    return lambda s, h: (h / (1 + f.hand_peek(s) ** 2), f.hand(s, h)[1])
 
 
 ROWS["checkpoint"] = Row(lambda f: jax.checkpoint(f.step))

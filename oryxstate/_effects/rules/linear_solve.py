@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 from jax import lax
 
 from oryxstate import _jax
@@ -22,27 +23,55 @@ def rule(trace, args, params):
         opaque = [_purify.SLICED] * len(b)
         state = _purify.State(*((jaxprs[name], [*consts[name], *opaque]) for name in jaxprs))
         state.refuse_fresh("lax.custom_linear_solve")
-        held = {**state.fixed, **state.changing}
+        function = _rebuilt(jaxprs) if state.changing else _system(jaxprs)
+        out, new = function(state.fixed, state.changing, consts, list(b))
+        state.assign(new)
+    return out
 
-        def run(name, x):
-            with _frames.replay(held) as frame:
-                out = _jax.evaluate(jaxprs[name], [*consts[name], *x])
-                return out, {key: frame.values[key] for key in state.changing}
 
+def _run(jaxprs, name, fixed, changing, consts, x):
+    with _frames.replay({**fixed, **changing}) as frame:
+        out = _jax.evaluate(jaxprs[name], [*consts[name], *x])
+        return out, {key: frame.values[key] for key in changing}
+
+
+def _system(jaxprs):
+    def system(fixed, changing, consts, b):
         def solve(_, x):
-            out, new = run("solve", x)
+            out, new = _run(jaxprs, "solve", fixed, changing, consts, x)
             return out[: len(b)], (out[len(b) :], new)
 
         def transpose_solve(_, x):
-            out, _ = run("transpose_solve", x)
-            return out[: len(b)], (out[len(b) :], dict(state.changing))
+            out, _ = _run(jaxprs, "transpose_solve", fixed, changing, consts, x)
+            return out[: len(b)], (out[len(b) :], changing)
 
         out, (aux, new) = lax.custom_linear_solve(
-            lambda x: run("matvec", x)[0],
-            list(b),
+            lambda x: _run(jaxprs, "matvec", fixed, changing, consts, x)[0],
+            b,
             solve,
             transpose_solve if "transpose_solve" in jaxprs else None,
             has_aux=True,
         )
-        state.assign(new)
-    return [*out, *aux]
+        return [*out, *aux], new
+
+    return system
+
+
+def _rebuilt(jaxprs):
+    """The outputs have the derivative of the system, the new state the natural one of `solve`.
+
+    JAX takes what `solve` returns beside the solution for a constant.
+    """
+    system = _system(jaxprs)
+
+    @jax.custom_jvp
+    def function(fixed, changing, consts, b):
+        return system(fixed, changing, consts, b)
+
+    @function.defjvp
+    def _(primals, tangents):
+        out, out_dot = jax.jvp(lambda *xs: system(*xs)[0], primals, tangents)
+        new, new_dot = jax.jvp(lambda *xs: _run(jaxprs, "solve", *xs)[1], primals, tangents)
+        return (out, new), (out_dot, new_dot)
+
+    return function

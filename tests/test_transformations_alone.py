@@ -1,0 +1,78 @@
+"""What do some transformations mean that no row of the table says (S6)?"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+from hosts import START, Host, both, close, leaves_of
+from jax import lax
+from threaded import BODIES, Acc, acc, made, stacked
+from transformations import ROWS
+
+import oryxstate as ox
+
+
+def branches(pair, h):
+    """Each branch writes something else."""
+    a, b = pair
+    return lax.switch(
+        h.astype(jnp.int32),
+        [lambda: a(h), lambda: (b.assign(count=7), h)[1], lambda: a(b(h)), lambda: a.total],
+    )
+
+
+def hand_branches(a, b, h):
+    ha, a1 = acc(a, h)
+    hb, b1 = acc(b, h)
+    hab, a2 = acc(a, hb)
+    ends = [(ha, a1, b), (h, a, (*b[:2], jnp.int32(7))), (hab, a2, b1), (a[1], a, b)]
+    return ends[int(h)]
+
+
+def test_branches_that_write_different_state():
+    pair = [made(Acc), made(Acc, 0.75, -0.5, 9)]
+    a, b = (tuple(jax.tree.leaves(m)) for m in pair)
+    host, hs = Host(pair, branches), jnp.arange(4.0)
+    ends = [hand_branches(a, b, h) for h in hs]
+    for run in both(ox.call_and_update):
+        for h, end in zip(hs, ends, strict=True):
+            close(run(host, h), end)
+    for run in both(jax.vmap(ox.call_and_update, (None, 0))):
+        close(run(host, hs), stacked(*ends))
+
+
+@pytest.mark.parametrize("body", ["read", "write", "write h", "count"])
+def test_root_solve_is_differentiated(body):
+    """A residual that reads no value which it wrote."""
+    f = ROWS["custom_root"].body(BODIES[body])
+    host, s, h = Host(f.make(), f.step), leaves_of(f), jnp.float32(0.3)
+    for run in both(lambda m, h: jax.value_and_grad(ox.call_and_update, 1, has_aux=True)(m, h)):
+        (y, new), slope = run(host, h)
+        close((y, new, slope), (*f.hand(s, h), jax.grad(f.hand, 1, has_aux=True)(s, h)[0]))
+
+
+def test_custom_vmap_under_a_mapped_root():
+    """The user's rule where it needs to know of no state of one example, otherwise refused."""
+    hs = jnp.array([0.3, -0.7])
+    for body, name in ((BODIES[name], name) for name in ("read", "count", "write h")):
+        host, s = Host(body.make(), ROWS["custom_vmap"].body(body).step), leaves_of(body)
+        ends = [body.hand(s, h) for h in hs]
+        for run in both(jax.vmap(ox.call_and_update, (None, 0))):
+            if name == "write h":
+                with pytest.raises(ox.EffectError, match="depends on the mapped axis"):
+                    run(host, hs)
+            else:
+                y, new = run(host, hs)
+                close(
+                    (y, new), (stacked(*(2 * y for y, _ in ends)), stacked(*(s for _, s in ends)))
+                )
+
+
+def test_equinox_errors_inside_a_call():
+    def step(m, h):
+        return eqx.error_if(m(h), m() > 100, "too large")
+
+    for run in both(ox.call_and_update):
+        close(run(Host(made(Acc), step), jnp.float32(0.3)), acc(START, jnp.float32(0.3)))
