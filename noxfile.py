@@ -25,7 +25,8 @@ def tests(session: nox.Session) -> None:
     session.install(".[train,view,testing]", *group("test"))
     # Compiled programs are shared by the workers and kept for the next run.
     cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(session.cache_dir / "jax"),
+        # Absolute: some tests change the working directory.
+        "JAX_COMPILATION_CACHE_DIR": str(session.cache_dir.resolve() / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }
     session.run("pytest", "-n", "2", *session.posargs, env=cache)

@@ -37,7 +37,7 @@ class _StatePrimitive(_jax.Primitive):
     handle: Callable[..., Sequence]
 
     def bind_with_trace(self, trace, args, avals, params, /):
-        name = params["name"]
+        name = params["var"]
         trace = _tangents.meaningful(trace, name)
         frame = _frames.find(trace, name)
         if self is assign_p and (frame is not None or not _jax.wraps_parent(trace)):
@@ -62,36 +62,36 @@ def read(name: Name, avals: tuple, refs: Leaves = ()) -> Leaves:
     """
     frame = _frames.find(_jax.current_trace(), name)
     if frame is not None and not refs:  # what `bind` would come to, without the way there
-        return _handle_variable(frame, (), name=name, avals=avals, declare=None)
-    return tuple(variable_p.bind(*refs, name=name, avals=None if refs else avals, declare=None))
+        return _handle_variable(frame, (), var=name, avals=avals, declare=None)
+    return tuple(variable_p.bind(*refs, var=name, avals=None if refs else avals, declare=None))
 
 
 def declare(name: Name, leaves: Leaves, structure: Any) -> Leaves:
     """Declare a variable of a function with this value, or read it if the function is called."""
-    return tuple(variable_p.bind(*leaves, name=name, avals=None, declare=structure))
+    return tuple(variable_p.bind(*leaves, var=name, avals=None, declare=structure))
 
 
 def write(
     name: Name, leaves: Leaves, refs: Leaves = (), reduce: Callable[..., Any] | None = None
 ) -> Leaves:
     """Give a variable a new value of the same type; returns the value now held."""
-    return tuple(assign_p.bind(*leaves, *refs, name=name, mapped=bool(refs), reduce=reduce))
+    return tuple(assign_p.bind(*leaves, *refs, var=name, mapped=bool(refs), reduce=reduce))
 
 
-def _handle_variable(frame, refs, *, name, avals, declare):
+def _handle_variable(frame, refs, *, var, avals, declare):
     if declare is not None and isinstance(frame, FunctionFrame):
         if frame.declaring:
-            return _declare(frame, name, refs, declare)
-        _check_declared(frame, name)
-    held, expected = frame.avals[name], _frames.avals_of(refs) if refs else avals
+            return _declare(frame, var, refs, declare)
+        _check_declared(frame, var)
+    held, expected = frame.avals[var], _frames.avals_of(refs) if refs else avals
     if [(a.shape, a.dtype) for a in held] != [(a.shape, a.dtype) for a in expected]:
         if declare is not None:
             raise ValueError(
-                f"variable {name.field!r} is {_frames.show(expected)}, but it was "
+                f"variable {var.field!r} is {_frames.show(expected)}, but it was "
                 f"{_frames.show(held)} when the function was initialized. Its type cannot change."
             )
-        raise _frames.shape_error(name, held, expected, "read")
-    return frame.read(name)
+        raise _frames.shape_error(var, held, expected, "read")
+    return frame.read(var)
 
 
 def _declare(frame: FunctionFrame, name: Name, value: Leaves, structure: Any) -> Leaves:
@@ -113,11 +113,11 @@ def _check_declared(frame: FunctionFrame, name: Name) -> None:
         )
 
 
-def _handle_assign(frame, operands, *, name, mapped, reduce):
-    if name not in frame.values:
-        raise ValueError(UNDECLARED.format(field=name.field))
+def _handle_assign(frame, operands, *, var, mapped, reduce):
+    if var not in frame.values:
+        raise ValueError(UNDECLARED.format(field=var.field))
     leaves = operands[: len(operands) // 2] if mapped else operands
-    frame.write(name, leaves)
+    frame.write(var, leaves)
     return leaves
 
 
@@ -125,12 +125,12 @@ variable_p.handle = _handle_variable
 assign_p.handle = _handle_assign
 
 
-def _variable_abstract(*refs, name, avals, **_):
-    return list(refs or avals), {StateEffect(name)}
+def _variable_abstract(*refs, var, avals, **_):
+    return list(refs or avals), {StateEffect(var)}
 
 
-def _assign_abstract(*operands, name, mapped, **_):
-    return list(operands[: len(operands) // 2] if mapped else operands), {StateEffect(name)}
+def _assign_abstract(*operands, var, mapped, **_):
+    return list(operands[: len(operands) // 2] if mapped else operands), {StateEffect(var)}
 
 
 def _variable_jvp(primals, tangents, **params):
@@ -152,7 +152,7 @@ def _variable_batch(axis_name, refs, dims, **params):
     return out, list(dims) if refs else [None] * len(out)
 
 
-def _assign_batch(axis_name, operands, dims, *, name, mapped, reduce):
+def _assign_batch(axis_name, operands, dims, *, var, mapped, reduce):
     half = len(operands) // 2
     if mapped:
         leaves, refs = operands[:half], operands[half:]
@@ -162,10 +162,10 @@ def _assign_batch(axis_name, operands, dims, *, name, mapped, reduce):
     if axis_name == KEY_AXIS and any(d is not None for d in dims[1]):
         raise ValueError(KEY_USED)
     moved = [
-        _onto_axis(leaf, dim, own, refs[i] if refs else None, name, reduce)
+        _onto_axis(leaf, dim, own, refs[i] if refs else None, var, reduce)
         for i, (leaf, own, dim) in enumerate(zip(leaves, *dims, strict=True))
     ]
-    return assign_p.bind(*moved, *refs, name=name, mapped=mapped, reduce=reduce), dims[0]
+    return assign_p.bind(*moved, *refs, var=var, mapped=mapped, reduce=reduce), dims[0]
 
 
 def _onto_axis(leaf, dim, own, ref, name, reduce):

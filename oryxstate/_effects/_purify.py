@@ -71,7 +71,7 @@ def _find_uses(jaxpr: Any) -> dict[Name, Use]:
         else:
             refuse_state_inside(eqn.primitive, eqn.params)
             continue
-        name = eqn.params["name"]
+        name = eqn.params["var"]
         found[name] = _merge(found.get(name, use), use)
     return found
 

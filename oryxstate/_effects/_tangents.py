@@ -43,10 +43,10 @@ def through(
     if not _jax.differentiates(trace):
         return bind(trace, args, avals, params)
     if primitive.name == "variable":
-        kept = _kept(trace, params["name"])
+        kept = _kept(trace, params["var"])
         return bind(trace, args, avals, params) if kept is None else kept
     out = bind(trace, args, avals, params)
-    _keep(trace, params["name"], out)
+    _keep(trace, params["var"], out)
     return out
 
 

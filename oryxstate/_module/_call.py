@@ -29,18 +29,32 @@ def root(function: Callable[..., Any], tree: Any, args: tuple, kwargs: dict) -> 
 
 
 def root_of_rule(rule: Callable[..., Any], module: Any, args: tuple, kwargs: dict) -> Any:
-    """A root call of a module whose author wrote `call_and_update`: `(output, updated module)`."""
-    (out, new), _ = root(rule, module, args, kwargs)
-    return out, _same_type(new, _pytree.value_of(module), type(module).__name__)
+    """A root call of a module whose author wrote `call_and_update`: `(output, updated module)`.
+
+    What the rule returns changed is as it says; the rest is as the calls inside it left it.
+    """
+
+    def run(live: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+        return _follow(rule, live, args, kwargs)
+
+    (out, *changes), current = root(run, module, args, kwargs)
+    triples = zip(*map(jax.tree.leaves, (*changes, current)), strict=True)
+    leaves = [left if new is before else new for before, new, left in triples]
+    return out, jax.tree.unflatten(jax.tree.structure(current), leaves)
 
 
 def compose(rule: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> Any:
-    """Run such a rule inside a root call, and assign what it returns to the module's place."""
-    before = _pytree.value_of(live)
-    out, new = rule(live, *args, **kwargs)
-    new = _same_type(new, before, type(live).__name__)
+    """Run such a rule inside a root call, and assign what it changes to the module's place."""
+    out, before, new = _follow(rule, live, args, kwargs)
     _assign(live, before, new, type(live).__name__)
     return out
+
+
+def _follow(rule: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> tuple:
+    """`(output, module before, module after)` of a rule, whose `self` is a value."""
+    before = _pytree.value_of(live)
+    out, new = rule(before, *args, **kwargs)
+    return out, before, _same_type(new, before, type(live).__name__)
 
 
 def _same_type(new: Any, old: Any, kind: str) -> Any:
