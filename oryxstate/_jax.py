@@ -335,6 +335,7 @@ def stage_subfun(fun: Any, args: Sequence, keep: Callable[[Any], bool]) -> Any:
     """
     try:
         key = fun.transforms, fun.params, tuple(map(jax.typeof, args))
+        hash(key)
         if key in _stateless.get(fun.f, ()):
             return None
     except TypeError:  # not hashable, or not a function that can be remembered

@@ -76,3 +76,13 @@ def test_equinox_errors_inside_a_call():
 
     for run in both(ox.call_and_update):
         close(run(Host(made(Acc), step), jnp.float32(0.3)), acc(START, jnp.float32(0.3)))
+
+
+def test_programs_inside_a_call_can_be_printed():
+    def step(m, h):
+        text = str(jax.make_jaxpr(m)(h))
+        assert "variable" in text and "assign" in text
+        return h
+
+    for run in both(ox.call):
+        close(run(Host(made(Acc), step), jnp.float32(0.3)), jnp.float32(0.3))

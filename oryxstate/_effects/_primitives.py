@@ -32,7 +32,10 @@ KEY_USED = (
 
 
 class _StatePrimitive(_jax.Primitive):
-    """A primitive that is handled by the frame of its variable."""
+    """A primitive that is handled by the frame of its variable, its parameter `var`.
+
+    (JAX 0.10 cannot print a jaxpr in which a parameter called `name` is no string.)
+    """
 
     handle: Callable[..., Sequence]
 
@@ -205,13 +208,13 @@ def _reduced(leaf, dim, name, reduce):
 
 
 def _unhandled(verb: str) -> Callable[..., Any]:
-    def impl(*operands, name, **_):
+    def impl(*operands, var, **_):
         raise EffectError(
-            f"state '{name}' is {verb} where no root call holds it: inside a JAX primitive that "
+            f"state '{var}' is {verb} where no root call holds it: inside a JAX primitive that "
             "oryxstate has no rule for, or in a function that was traced inside a call and ran "
             "after it. Hand the state over explicitly, `y, module = module.call_and_update(x)`."
-            if name.level != FUNCTION
-            else f"variable '{name}' is {verb} where no initialized function holds it. Make the "
+            if var.level != FUNCTION
+            else f"variable '{var}' is {verb} where no initialized function holds it. Make the "
             "function a module with `ox.init(f)(key, ...)` and call that."
         )
 
