@@ -61,6 +61,7 @@ class Modules:
 
 
 def run(function: Callable[..., Any], key: Any, args: tuple, kwargs: dict) -> Any:
+    """Run a function that is being initialized, with the key if it takes one."""
     if _takes_key(function) and "init_key" not in kwargs:
         kwargs = {**kwargs, "init_key": key}
     return function(*args, **kwargs)

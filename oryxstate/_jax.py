@@ -221,6 +221,11 @@ def invars(jaxpr: Any) -> Sequence[Any]:
     return getattr(jaxpr, "jaxpr", jaxpr).invars
 
 
+def outvars(jaxpr: Any) -> Sequence[Any]:
+    """The output variables of an open or closed jaxpr."""
+    return getattr(jaxpr, "jaxpr", jaxpr).outvars
+
+
 def equations(jaxpr: Any) -> Sequence[Any]:
     """The equations of an open or closed jaxpr."""
     return getattr(jaxpr, "jaxpr", jaxpr).eqns
@@ -347,6 +352,11 @@ def stage_subfun(fun: Any, args: Sequence, keep: Callable[[Any], bool]) -> Any:
     if key is not None:
         _stateless.setdefault(fun.f, set()).add(key)
     return None
+
+
+def is_custom_root(fun: Any) -> bool:
+    """Whether a `custom_jvp` function is the one behind `lax.custom_root` (until 0.12)."""
+    return getattr(fun.f, "__name__", "") == "_custom_root"
 
 
 def leave_one_output_tree(subfuns: Sequence) -> None:

@@ -43,7 +43,7 @@ def test_branches_that_write_different_state():
         close(run(host, hs), stacked(*ends))
 
 
-@pytest.mark.parametrize("body", ["read", "write", "write h", "count"])
+@pytest.mark.parametrize("body", ["read", "write", "write h"])
 def test_root_solve_is_differentiated(body):
     """A residual that reads no value which it wrote."""
     f = ROWS["custom_root"].body(BODIES[body])
@@ -51,6 +51,18 @@ def test_root_solve_is_differentiated(body):
     for run in both(lambda m, h: jax.value_and_grad(ox.call_and_update, 1, has_aux=True)(m, h)):
         (y, new), slope = run(host, h)
         close((y, new, slope), (*f.hand(s, h), jax.grad(f.hand, 1, has_aux=True)(s, h)[0]))
+
+
+@pytest.mark.parametrize("body", ["count", "read and write h", "rule", "called twice"])
+def test_root_solve_that_reads_and_writes_is_not_differentiated(body):
+    """The derivative would be taken at the state that the solve left."""
+    f = ROWS["custom_root"].body(BODIES[body])
+    host, s, h = Host(f.make(), f.step), leaves_of(f), jnp.float32(0.3)
+    for run in both(jax.value_and_grad(ox.call_and_update, 1, has_aux=True)):
+        with pytest.raises(ox.EffectError, match=r"written inside `lax\.custom_root`"):
+            run(host, h)
+    for run in both(ox.call_and_update):
+        close(run(host, h), f.hand(s, h))
 
 
 def test_custom_vmap_under_a_mapped_root():

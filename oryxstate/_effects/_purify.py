@@ -93,6 +93,32 @@ def _merge(one: Use, other: Use) -> Use:
     )
 
 
+def refuse_derivative_of_root(jaxpr: Any) -> None:
+    """Raise if `custom_root` is differentiated and its solution depends on state that it writes.
+
+    Its derivative is that of the residual, which would read the state that the solve left instead
+    of the state that it met: a wrong gradient.
+    """
+    written = {name for name, use in uses(jaxpr).items() if use.written}
+    dependent: dict[Any, Name] = {}  # variables of the jaxpr -> state that they are computed from
+    for eqn in _jax.equations(jaxpr):
+        names = [dependent[v] for v in eqn.invars if v.__hash__ and v in dependent]
+        if eqn.primitive is _primitives.variable_p and eqn.params["var"] in written:
+            names = [eqn.params["var"]]
+        if names and eqn.primitive is not _primitives.assign_p:
+            dependent.update(dict.fromkeys(eqn.outvars, names[0]))
+        elif eqn.primitive is _primitives.assign_p:  # what was written may be used at once
+            dependent.update(dict.fromkeys(eqn.outvars, eqn.params["var"]))
+    for out in _jax.outvars(jaxpr):
+        if out.__hash__ and out in dependent:
+            raise _primitives.EffectError(
+                f"state '{dependent[out]}' is read and written inside `lax.custom_root`, which is "
+                "differentiated: the derivative would be taken at the state that the solve left. "
+                "Read the state before `custom_root` and close over the value, or write it after, "
+                "from the solution."
+            )
+
+
 def declares(jaxpr: Any) -> bool:
     """Whether a function that is being initialized declares variables in this jaxpr."""
     return any(map(_is_undeclared, uses(jaxpr)))

@@ -42,7 +42,9 @@ def _rule(rebuild, primitive, trace, args, params):
         if _purify.declares(jaxpr):  # an initialization, of which nobody asks the derivative
             return _jax.evaluate(jaxpr, args)
         state = _purify.State((jaxpr, args))
-        function = rebuild(jaxpr, _original(primitive, params))
+        function = rebuild(
+            jaxpr, _original(primitive, params), _jax.is_custom_root(params["subfuns"][0])
+        )
         out, new = function(state.fixed, state.changing, list(args))
         state.assign(new)
         _jax.leave_one_output_tree(params["subfuns"])
@@ -66,7 +68,7 @@ def _original(primitive, params):
     return function
 
 
-def _with_jvp(jaxpr, original):
+def _with_jvp(jaxpr, original, is_root):
     run = _purify.pure_once(jaxpr)
 
     @jax.custom_jvp
@@ -74,6 +76,8 @@ def _with_jvp(jaxpr, original):
         return run(fixed, changing, *args)
 
     def rule(primals, tangents):
+        if is_root:
+            _purify.refuse_derivative_of_root(jaxpr)
         fixed, changing, args = primals
         out, out_dot = _jvp_of(lambda xs: original({**fixed, **changing}, *xs), args, tangents[2])
         new, new_dot = _jvp_of(lambda xs: run(xs[0], xs[1], *xs[2])[1], primals, tangents)
@@ -105,7 +109,7 @@ def _is_zero(x):
     return isinstance(x, SymbolicZero)
 
 
-def _with_vjp(jaxpr, original):
+def _with_vjp(jaxpr, original, _):
     run = _purify.pure_once(jaxpr)
 
     @jax.custom_vjp

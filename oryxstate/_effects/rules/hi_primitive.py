@@ -18,19 +18,23 @@ def rule(trace, args, params):
         expanded = jax.make_jaxpr(primitive.expand)(*args)
         state = _purify.State((expanded, args))
         state.refuse_fresh(str(primitive))
-        function = _rebuilt(primitive, _purify.pure_once(expanded))
+        function = _rebuilt(primitive, expanded)
         out, new = function(state.fixed, state.changing, list(args))
         state.assign(new)
     return out
 
 
-def _rebuilt(primitive, run):
+def _rebuilt(primitive, expanded):
+    run = _purify.pure_once(expanded)
+
     @jax.custom_jvp
     def function(fixed, changing, args):
         return run(fixed, changing, *args)
 
     @function.defjvp
     def _(primals, tangents):
+        if str(primitive) == "CustomRoot":
+            _purify.refuse_derivative_of_root(expanded)
         fixed, changing, args = primals
         with _frames.replay({**fixed, **changing}):
             out, out_dot = primitive.jvp(args, tangents[2])
