@@ -6,6 +6,7 @@ this file; the rest of the package calls public JAX.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -40,6 +41,8 @@ import jax.extend.linear_util as linear_util
 from jax._src import core as _core  # trace_ctx; jax.extend can only take the trace away and back
 from jax._src import effects as _effects  # the allow-lists of effect types have no public name
 from jax._src import hijax as _hijax  # the primitive behind `custom_root` in 0.12
+from jax._src import pjit as _pjit  # what an eager call of a jitted function comes to
+from jax._src.config import eager_constant_folding as _eager_constant_folding
 from jax._src.custom_batching import custom_vmap_p  # not among jax.extend.core.primitives
 from jax._src.interpreters import ad as _ad  # LinearizeTrace and LinearizeTracer
 from jax._src.interpreters import batching as _batching  # BatchTrace
@@ -77,6 +80,11 @@ def current_trace() -> Trace:
     return _core.trace_ctx.trace
 
 
+def evaluates(trace: Trace | None) -> bool:
+    """Whether `trace` computes at once: nothing is being transformed or staged."""
+    return isinstance(trace, _core.EvalTrace)
+
+
 def wraps_parent(trace: Trace) -> bool:
     """Whether `trace` (of grad, jvp, vmap) hands every primitive on to a parent trace."""
     return isinstance(trace, (ad.JVPTrace, _ad.LinearizeTrace, _batching.BatchTrace))
@@ -92,31 +100,30 @@ def differentiates(trace: Trace) -> bool:
     return isinstance(trace, (ad.JVPTrace, _ad.LinearizeTrace))
 
 
-def same_differentiation(one: Any, other: Any) -> bool:
-    """Whether two traces belong to one derivative (JAX may make several for it)."""
-    return differentiates(one) and differentiates(other) and one.tag is other.tag
+def same_transformation(one: Any, other: Any) -> bool:
+    """Whether two traces belong to one derivative or one `vmap` (JAX may make several for it)."""
+    return one.tag is other.tag
 
 
-def split_tangent(trace: Any, value: Any) -> tuple[Any, Any] | None:
-    """`(primal, tangent)` of a tracer of this differentiation, None for a constant of it."""
-    kinds = (ad.JVPTracer, _ad.LinearizeTracer)
-    if isinstance(value, kinds) and value._trace.tag is trace.tag:
-        return value.primal, value.tangent
-    return None
+def split(trace: Any, value: Any) -> tuple[Any, Any] | None:
+    """`(primal, tangent)` or `(values, axis)` of a tracer of this transformation, else None."""
+    if not isinstance(value, Tracer) or getattr(value._trace, "tag", None) is not trace.tag:
+        return None
+    if isinstance(value, _batching.BatchTracer):
+        return value.val, value.batch_dim
+    return value.primal, value.tangent
 
 
-def join_tangent(trace: Trace, primal: Any, tangent: Any) -> Any:
-    """The inverse of `split_tangent`."""
+def join(trace: Trace, part: Any, other: Any) -> Any:
+    """The inverse of `split`."""
+    if isinstance(trace, _batching.BatchTrace):
+        return _batching.BatchTracer(trace, part, other)
     kind = ad.JVPTracer if isinstance(trace, ad.JVPTrace) else _ad.LinearizeTracer
-    return kind(trace, primal, tangent)
+    return kind(trace, part, other)
 
 
 class ForwardingTrace(Trace):
-    """A trace that hands every primitive to its parent, for subclasses to look at what passes.
-
-    JAX's own `jax.jit` skips `bind` while no trace is set, so without this one an eager root call
-    would not see the jitted functions inside it.
-    """
+    """A trace that hands every primitive to its parent, for subclasses to look at what passes."""
 
     def __init__(self, parent: Any):
         super().__init__()
@@ -151,10 +158,10 @@ INTERCEPTED: set[Primitive] = set()
 def intercept(primitive: Primitive, rule: Rule) -> None:
     """Ask `rule(trace, args, params)` first whenever `primitive` is bound; None means go on.
 
-    This is the one change oryxstate makes to objects of JAX, and it is made at the only point where
-    it can be right: before grad, vmap or jit transform the primitive. A rule that works below them
-    would see loops whose tangents or batch axes no longer say where the state is. (JAX replaces
-    `remat_p.bind` on the instance in the same way.)
+    This change to objects of JAX is made at the only point where it can be right: before grad, vmap
+    or jit transform the primitive. A rule that works below them would see loops whose tangents or
+    batch axes no longer say where the state is. (JAX replaces `remat_p.bind` on the instance in the
+    same way.)
     """
     original = primitive.bind_with_trace
     INTERCEPTED.add(primitive)
@@ -164,6 +171,39 @@ def intercept(primitive: Primitive, rule: Rule) -> None:
         return original(trace, args, avals, params) if out is None else out
 
     primitive.bind_with_trace = bind_with_trace
+
+
+def intercept_eager_jit(touches_state: Callable[[Any], bool], check: Callable[[Any], None]) -> None:
+    """Let an eager call of a jitted function be bound, as it is under every transformation.
+
+    With no trace set, `jax.jit` compiles what it staged without a `bind`. To set one during eager
+    root calls would cost JAX's fast path for every small operation in them, five times their price.
+    What is compiled is given to `check` first.
+    """
+    original = _pjit._pjit_call_impl_python
+
+    def call(*args, **params):
+        if touches_state(params["jaxpr"]):
+            return JIT.bind(*args, **params), None, None, []  # no executable to be kept
+        check(params["jaxpr"])
+        return original(*args, **params)
+
+    _pjit._pjit_call_impl_python = call
+
+
+def running_impl() -> Primitive | None:
+    """The primitive whose implementation in Python is running just now, if there is one."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code is _core.EvalTrace.process_primitive.__code__:
+            return frame.f_locals["primitive"]
+        frame = frame.f_back
+    return None
+
+
+def without_constant_folding() -> Any:
+    """A context in which nothing is evaluated at once in spite of a trace that stages."""
+    return _eager_constant_folding(False)
 
 
 # Effects ------------------------------------------------------------------------------------------

@@ -98,3 +98,19 @@ def test_programs_inside_a_call_can_be_printed():
 
     for run in both(ox.call):
         close(run(Host(made(Acc), step), jnp.float32(0.3)), jnp.float32(0.3))
+
+
+def test_state_is_no_constant_of_a_program():
+    """Under `ensure_compile_time_eval` too: a cached program would hold the value of one call."""
+
+    @jax.jit
+    def folded(m, h):
+        with jax.ensure_compile_time_eval():
+            m.assign(total=m() + 1.0)
+            return h * m()
+
+    for run in both(ox.call_and_update):
+        host, h = Host(made(Acc), folded), jnp.float32(2)
+        for total in (jnp.float32(1.25), jnp.float32(2.25)):
+            y, host = run(host, h)
+            close((y, host.inner.total), (h * total, total))

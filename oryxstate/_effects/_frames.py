@@ -57,8 +57,9 @@ class Frame:
         """The current value. State that enters a root call is a constant for gradients."""
         if name in self._entered:
             self._entered.discard(name)
-            with _jax.set_current_trace(_jax.parent(self.trace)):
-                self.values[name] = tuple(map(_constant, self.values[name]))
+            if not _jax.evaluates(self.trace):
+                with _jax.set_current_trace(_jax.parent(self.trace)):
+                    self.values[name] = tuple(map(_constant, self.values[name]))
         return self.values[name]
 
     def write(self, name: Name, leaves: Leaves) -> None:

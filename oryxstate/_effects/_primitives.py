@@ -6,6 +6,7 @@ holds the variable, or a trace that stages a jaxpr, in which they then stand as 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,9 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from oryxstate import _jax, _tree
-from oryxstate._effects import _frames, _tangents
+from oryxstate._effects import _frames, _tape
 from oryxstate._effects._frames import FunctionFrame, Leaves
 from oryxstate._effects._names import FUNCTION, KEY_AXIS, Name, StateEffect
+from oryxstate._effects._trace import no_rule
 from oryxstate._errors import EffectError
 
 UNDECLARED = (
@@ -41,13 +43,29 @@ class _StatePrimitive(_jax.Primitive):
 
     def bind_with_trace(self, trace, args, avals, params, /):
         name = params["var"]
-        trace = _tangents.meaningful(trace, name)
+        trace = _tape.meaningful(trace, name)
         frame = _frames.find(trace, name)
         if self is assign_p and (frame is not None or not _jax.wraps_parent(trace)):
-            _tangents.landed(trace, name)
+            _tape.landed(frame or trace, name)
         if frame is not None:
+            if params["staged"] and _jax.evaluates(trace):
+                _refuse_impl(name)
             return self.handle(frame, tuple(args), **params)
-        return _tangents.through(self, super().bind_with_trace, trace, args, avals, params)
+        if _jax.wraps_parent(trace):
+            bind = functools.partial(super().bind_with_trace, trace, args, avals, params)
+            return _tape.through(bind, trace, name, self is assign_p)
+        with _jax.without_constant_folding():  # state is no constant of a program
+            return super().bind_with_trace(trace, args, avals, {**params, "staged": True})
+
+
+def _refuse_impl(name: Name) -> None:
+    """Raise if a jaxpr is evaluated by the implementation of a primitive that is not known.
+
+    What that does with it, or how often, cannot be known either.
+    """
+    primitive = _jax.running_impl()
+    if primitive is not None:
+        raise no_rule(name, primitive)
 
 
 variable_p = _StatePrimitive("variable")
@@ -66,22 +84,24 @@ def read(name: Name, avals: tuple, refs: Leaves = ()) -> Leaves:
     frame = _frames.find(_jax.current_trace(), name)
     if frame is not None and not refs:  # what `bind` would come to, without the way there
         return _handle_variable(frame, (), var=name, avals=avals, declare=None)
-    return tuple(variable_p.bind(*refs, var=name, avals=None if refs else avals, declare=None))
+    params = {"var": name, "avals": None if refs else avals, "declare": None, "staged": False}
+    return tuple(variable_p.bind(*refs, **params))
 
 
 def declare(name: Name, leaves: Leaves, structure: Any) -> Leaves:
     """Declare a variable of a function with this value, or read it if the function is called."""
-    return tuple(variable_p.bind(*leaves, var=name, avals=None, declare=structure))
+    return tuple(variable_p.bind(*leaves, var=name, avals=None, declare=structure, staged=False))
 
 
 def write(
     name: Name, leaves: Leaves, refs: Leaves = (), reduce: Callable[..., Any] | None = None
 ) -> Leaves:
     """Give a variable a new value of the same type; returns the value now held."""
-    return tuple(assign_p.bind(*leaves, *refs, var=name, mapped=bool(refs), reduce=reduce))
+    params = {"var": name, "mapped": bool(refs), "reduce": reduce, "staged": False}
+    return tuple(assign_p.bind(*leaves, *refs, **params))
 
 
-def _handle_variable(frame, refs, *, var, avals, declare):
+def _handle_variable(frame, refs, *, var, avals, declare, **_):
     if declare is not None and isinstance(frame, FunctionFrame):
         if frame.declaring:
             return _declare(frame, var, refs, declare)
@@ -116,7 +136,7 @@ def _check_declared(frame: FunctionFrame, name: Name) -> None:
         )
 
 
-def _handle_assign(frame, operands, *, var, mapped, reduce):
+def _handle_assign(frame, operands, *, var, mapped, **_):
     if var not in frame.values:
         raise ValueError(UNDECLARED.format(field=var.field))
     leaves = operands[: len(operands) // 2] if mapped else operands
@@ -155,20 +175,26 @@ def _variable_batch(axis_name, refs, dims, **params):
     return out, list(dims) if refs else [None] * len(out)
 
 
-def _assign_batch(axis_name, operands, dims, *, var, mapped, reduce):
+def _assign_batch(axis_name, operands, dims, *, var, mapped, reduce, **params):
     half = len(operands) // 2
     if mapped:
         leaves, refs = operands[:half], operands[half:]
-        dims = dims[half:], dims[:half]
+        dims, own_dims = dims[:half], dims[half:]
     else:
-        leaves, refs, dims = operands, (), ([None] * len(operands), dims)
-    if axis_name == KEY_AXIS and any(d is not None for d in dims[1]):
+        leaves, refs, own_dims = operands, (), [None] * len(operands)
+    if axis_name == KEY_AXIS and any(d is not None for d in dims):
         raise ValueError(KEY_USED)
     moved = [
         _onto_axis(leaf, dim, own, refs[i] if refs else None, var, reduce)
-        for i, (leaf, own, dim) in enumerate(zip(leaves, *dims, strict=True))
+        for i, (leaf, own, dim) in enumerate(zip(leaves, own_dims, dims, strict=True))
     ]
-    return assign_p.bind(*moved, *refs, var=var, mapped=mapped, reduce=reduce), dims[0]
+    held = assign_p.bind(*moved, *refs, var=var, mapped=mapped, reduce=reduce, **params)
+    # What is reduced is the state afterwards; each example goes on with what it wrote.
+    seen = [
+        (leaf, dim) if own is None else (new, own)
+        for leaf, dim, new, own in zip(leaves, dims, held, own_dims, strict=True)
+    ]
+    return [leaf for leaf, _ in seen], [dim for _, dim in seen]
 
 
 def _onto_axis(leaf, dim, own, ref, name, reduce):

@@ -8,7 +8,7 @@ from typing import Any
 
 from oryxstate import _jax
 from oryxstate._effects import _frames
-from oryxstate._effects._names import StateEffect, touches_state
+from oryxstate._effects._names import Name, StateEffect, touches_state
 from oryxstate._errors import EffectError
 
 
@@ -16,7 +16,9 @@ class StateTrace(_jax.ForwardingTrace):
     """Marks where the variables of a root call live, and refuses what would lose their updates.
 
     Everything is handed to the parent trace as it is. Loops and branches that touch state never
-    come here: their rule has made them pure when they were bound.
+    come here: their rule has made them pure when they were bound. An eager root call does without:
+    its variables live at JAX's own trace for evaluation, and what is refused here is refused there
+    when it is compiled.
     """
 
     def process_primitive(self, primitive, tracers, params, /):
@@ -30,18 +32,33 @@ def refuse_state_inside(primitive: Any, params: dict) -> None:
     for jaxpr in _jax.subjaxprs(params):
         if touches_state(jaxpr):
             names = sorted(e.name for e in jaxpr.effects if isinstance(e, StateEffect))
-            raise EffectError(
-                f"state '{names[0]}' is used inside the JAX primitive `{primitive}`, for which "
-                "oryxstate has no rule, so its update would be lost. Hand the state over "
-                "explicitly: `y, module = module.call_and_update(x)` inside, the new module "
-                f"returned, and `assign({names[0].field}=...)` outside."
-            )
+            raise no_rule(names[0], primitive)
+
+
+def no_rule(name: Name, primitive: Any) -> EffectError:
+    """The error for state inside a primitive that is not known."""
+    return EffectError(
+        f"state '{name}' is used inside the JAX primitive `{primitive}`, for which oryxstate has "
+        "no rule, so its update would be lost. Hand the state over explicitly: `y, module = "
+        "module.call_and_update(x)` inside, the new module returned, and "
+        f"`assign({name.field}=...)` outside."
+    )
+
+
+def _refuse_state_in_unknown(jaxpr: Any) -> None:
+    if _frames.any_open():
+        for eqn in _jax.equations(jaxpr):
+            if eqn.primitive not in _jax.INTERCEPTED:
+                refuse_state_inside(eqn.primitive, eqn.params)
+
+
+_jax.intercept_eager_jit(touches_state, _refuse_state_in_unknown)
 
 
 @contextlib.contextmanager
 def _state_trace() -> Iterator[_jax.Trace]:
     trace = _jax.current_trace()
-    if isinstance(trace, StateTrace):  # the frames of nested roots share one trace
+    if isinstance(trace, StateTrace) or _jax.evaluates(trace):  # nested roots share one trace
         yield trace
         return
     trace = StateTrace(trace)
@@ -50,7 +67,7 @@ def _state_trace() -> Iterator[_jax.Trace]:
 
 
 @contextlib.contextmanager
-def open_root(values: Mapping[_frames.Name, _frames.Leaves]) -> Iterator[_frames.Frame]:
+def open_root(values: Mapping[Name, _frames.Leaves]) -> Iterator[_frames.Frame]:
     """Hold the variables of a module for the length of a root call."""
     with _state_trace() as trace:
         frame = _frames.Frame(trace, values, constant=values)
@@ -63,8 +80,8 @@ def open_root(values: Mapping[_frames.Name, _frames.Leaves]) -> Iterator[_frames
 
 @contextlib.contextmanager
 def open_function(
-    values: Mapping[_frames.Name, _frames.Leaves],
-    constant: Iterable[_frames.Name] = (),
+    values: Mapping[Name, _frames.Leaves],
+    constant: Iterable[Name] = (),
     *,
     declaring: bool,
 ) -> Iterator[_frames.FunctionFrame]:

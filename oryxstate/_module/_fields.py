@@ -68,7 +68,8 @@ def state(
 
     Args:
         reduce: called as `reduce(values, axis=i)` to combine the values that the examples of a
-            `jax.vmap` write, as `jnp.mean`; without it such a write is an error.
+            `jax.vmap` write, as `jnp.mean`; without it such a write is an error. Inside the `vmap`
+            each example reads back what it wrote itself.
         converter: applied to every value the field is given, as `jnp.asarray`.
         **options: `default`, `default_factory`, `init`, `repr`, `kw_only` and `metadata`, as for
             `dataclasses.field`.
