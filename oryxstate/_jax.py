@@ -286,7 +286,8 @@ def as_array(value: Any) -> Any:
 
 def bind_at(primitive: Primitive, trace: Trace, args: Sequence, params: dict) -> Any:
     """Bind at a trace that is not the current one."""
-    return primitive.bind_with_trace(trace, args, [jax.typeof(x) for x in args], params)
+    with set_current_trace(trace):  # `bind` takes it away: what evaluates must not find another
+        return primitive.bind(*args, **params)
 
 
 _JAXPRS = {jex.Jaxpr, jex.ClosedJaxpr}

@@ -114,3 +114,15 @@ def test_state_is_no_constant_of_a_program():
         for total in (jnp.float32(1.25), jnp.float32(2.25)):
             y, host = run(host, h)
             close((y, host.inner.total), (h * total, total))
+
+
+@pytest.mark.parametrize("rule", ["custom_jvp", "custom_vjp", "custom_linear_solve"])
+def test_custom_rules_in_a_vmap_that_maps_nothing(rule):
+    """They pass by the inner `vmap`, and what evaluates them meets no other trace than their own."""
+    f = ROWS["vmap of what does not depend on the axis"].body(ROWS[rule].body(BODIES["count"]))
+    host, s, hs = Host(f.make(), f.step), leaves_of(f), jnp.array([0.3, -0.7])
+    ends = [f.hand(s, h) for h in hs]
+    for run in both(ox.call_and_update):
+        close(run(host, hs[0]), ends[0])
+    for run in both(jax.vmap(ox.call_and_update, (None, 0))):
+        close(run(host, hs), stacked(*ends))
