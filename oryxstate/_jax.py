@@ -40,7 +40,7 @@ import jax.extend.core as jex
 import jax.extend.linear_util as linear_util
 from jax._src import core as _core  # trace_ctx; jax.extend can only take the trace away and back
 from jax._src import effects as _effects  # the allow-lists of effect types have no public name
-from jax._src import hijax as _hijax  # the primitive behind `custom_root` in 0.12
+from jax._src import hijax as _hijax  # the primitive behind `custom_root` from 0.11
 from jax._src import pjit as _pjit  # what an eager call of a jitted function comes to
 from jax._src.config import eager_constant_folding as _eager_constant_folding
 from jax._src.custom_batching import custom_vmap_p  # not among jax.extend.core.primitives
@@ -66,8 +66,8 @@ REMAT = primitives.remat_p
 CUSTOM_JVP = primitives.custom_jvp_call_p
 CUSTOM_VJP = primitives.custom_vjp_call_p
 LINEAR_SOLVE = primitives.linear_solve_p
-EVAL_JAXPR = getattr(_pe, "eval_jaxpr_p", None)  # how 0.12 calls the functions of `custom_root`
-HI_PRIMITIVE = _hijax.call_hi_primitive_p if hasattr(_hijax, "call_hi_primitive_p") else None
+EVAL_JAXPR = getattr(_pe, "eval_jaxpr_p", None)  # calls functions of `custom_root` from 0.11
+HI_PRIMITIVE = _hijax.call_hi_primitive_p
 SHARD_MAP = shard_map_p
 CUSTOM_VMAP = custom_vmap_p
 
@@ -308,7 +308,7 @@ def subjaxprs(params: dict) -> Iterator[Any]:
 
 
 def scan_counts(params: dict) -> tuple[int, int]:
-    """How many constants and carried values a scan has (`ft_in` replaced the counts in 0.12)."""
+    """How many constants and carried values a scan has (`ft_in` replaced the counts in 0.11)."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
     consts, carry, _ = params["ft_in"].unpack()
@@ -396,7 +396,7 @@ def stage_subfun(fun: Any, args: Sequence, keep: Callable[[Any], bool]) -> Any:
 
 
 def is_custom_root(fun: Any) -> bool:
-    """Whether a `custom_jvp` function is the one behind `lax.custom_root` (until 0.12)."""
+    """Whether a `custom_jvp` function is the one behind `lax.custom_root` (before 0.11)."""
     return getattr(fun.f, "__name__", "") == "_custom_root"
 
 
@@ -478,6 +478,11 @@ def stage_shard_map(args: Sequence, params: dict) -> StagedShardMap:
         "newly_manual_axes", params.get("manual_axes", ())
     )  # renamed in 0.10.1
     return StagedShardMap(body, operands, *specs, set(manual_axes), out_tree.update)
+
+
+def varying_axes(aval: Any) -> frozenset:
+    """The mesh axes of a `shard_map` along which a value may differ; none if that is unchecked."""
+    return frozenset(getattr(getattr(aval, "mat", None), "varying", ()))
 
 
 def convert(value: Any, dtype: Any, weak_type: bool) -> Any:

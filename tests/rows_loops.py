@@ -119,6 +119,26 @@ def while_reads(f):
     return lambda m, h: lax.while_loop(cond, body, (0, m, h))[2]
 
 
+def while_only_reads(f):
+    """The body has no state."""
+
+    def run(m, h):
+        h = f.step(m, h)
+        return lax.while_loop(lambda c: c < f.peek(m) + 2, lambda c: c + 0.5, h)
+
+    return run
+
+
+def hand_while_only_reads(f):
+    def run(s, h):
+        h, s = f.hand(s, h)
+        for _ in range(20):
+            h = jnp.where(h < f.hand_peek(s) + 2, h + 0.5, h)
+        return h, s
+
+    return run
+
+
 def hand_while_reads(f):
     def run(s, h):
         going = True
@@ -178,5 +198,6 @@ ROWS["fori_loop no iteration"] = fori(0)
 ROWS["while_loop"] = while_loop(3)
 ROWS["while_loop no iteration"] = while_loop(0)
 ROWS["while_loop reads in predicate"] = Row(while_reads, hand_while_reads, modes=JVP)
+ROWS["while_loop only reads in predicate"] = Row(while_only_reads, hand_while_only_reads, modes=JVP)
 ROWS["cond"] = Row(cond, hand_cond)
 ROWS["switch"] = Row(switch, hand_switch)

@@ -13,6 +13,7 @@ from hosts import Host, both, close, healthy
 from jax import lax
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import mlir
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array
 from threaded import Acc, Rule, acc, made
 
@@ -67,6 +68,27 @@ def scanned(m, h):
     return lax.scan(lambda c, member: (member(c), None), h, members)[0]
 
 
+def sharded(m, h):
+    """Each device gets one of two."""
+    members = jax.tree.map(lambda x: jnp.stack([x, x]), m)
+    return on_each(
+        lambda m, x: jax.tree.map(lambda leaf: leaf[0], m)(x[0])[None],
+        (members, h * XS[:2]),
+        PartitionSpec("d"),
+    )
+
+
+def on_each(function, args, in_specs):
+    """On two devices."""
+    mesh, split = Mesh(np.array(jax.devices()[:2]), ("d",)), PartitionSpec("d")
+    return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=split)(*args)
+
+
+def solved(m, h):
+    """The module is what the system is solved for."""
+    return lax.custom_linear_solve(lambda m: m, m, lambda _, m: (m(h), m)[1], symmetric=True)
+
+
 def foreign(m, h, kind=Acc):
     return m(made(kind)(h))
 
@@ -76,6 +98,14 @@ class Tick(ox.Module):
 
     def call(self, h):
         self.assign(count=self.count + 1)
+        return h
+
+
+class Float(ox.Module):
+    n: Array = ox.state()
+
+    def call(self, h):
+        self.assign(n=self.n + h)
         return h
 
 
@@ -127,6 +157,21 @@ CASES = {
         lambda m, h: jax.jit(predicate)(m, h), ["'inner.total'", "predicate", "lax.while_loop"]
     ),
     "scanned as xs": Case(scanned, ["'inner.", "xs", "call_and_update", "stacked"]),
+    "sharded": Case(sharded, ["'inner.", "shard_map", "in_specs", "call_and_update"]),
+    "sharded, used as it is": Case(
+        lambda m, h: on_each(lambda m, x: m(x), (m, h * XS[:2]), PartitionSpec("d")),
+        ["'inner.n'", "shard_map", "in part", "in_specs"],
+        inner=lambda: Float(jnp.zeros(2)),
+    ),
+    "write that differs by device": Case(
+        lambda m, h: on_each(
+            lambda m, x: m(x[0])[None], (m, h * XS[:2]), (PartitionSpec(), PartitionSpec("d"))
+        ),
+        ["'inner.total'", "jax.shard_map", "mesh axis 'd'", "pmean(value, 'd')", "out_specs"],
+    ),
+    "solved for": Case(
+        solved, ["'inner.n'", "custom_linear_solve", "(`b`)"], inner=lambda: Float(jnp.float32(0))
+    ),
     "no part of the root": Case(foreign, ["Acc", "`total`", "no part", "field of the model"]),
     "no part of the root, in a scan": Case(
         lambda m, h: lax.scan(lambda c, _: (foreign(m, c), None), h, None, length=2)[0], ["no part"]

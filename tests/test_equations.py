@@ -7,10 +7,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hosts import START, H, Host
 from jax import lax
 from jax.extend.core import jaxprs_in_params, primitives
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from threaded import Acc, acc, made
 
 import oryxstate as ox
@@ -101,6 +103,64 @@ def test_gradient_has_the_equations_by_hand(name):
     programs = [jax.make_jaxpr(jax.value_and_grad(f, has_aux=True)) for f in (loss, hand_loss)]
     got, want = (counted(program(START[0], H)) for program in programs)
     assert got == want + EXTRA.get(name, Counter())
+
+
+MESH = Mesh(np.array(jax.devices()[:2]), ("d",))
+WHOLE = NamedSharding(MESH, PartitionSpec())
+SAVED = jax.checkpoint_policies.dots_saveable
+
+
+def turns(step, **options):
+    return lambda s, h: lax.scan(lambda h, _: (step(s, h)[0], None), h, None, 3, **options)
+
+
+def on_devices(step, **options):
+    specs = {"in_specs": PartitionSpec(), "out_specs": PartitionSpec()}
+    return jax.shard_map(step, mesh=MESH, **specs, **options)
+
+
+# How a function is transformed, and which parameters of which equation must say so.
+TOLD = {
+    "inline": (partial(jax.jit, inline=True), "jit", ["inline"]),
+    "not inline": (jax.jit, "jit", ["inline", "keep_unused"]),
+    "name": (lambda step: jax.jit(named(step)), "jit", ["name"]),
+    "keep_unused": (partial(jax.jit, keep_unused=True), "jit", ["keep_unused"]),
+    "in_shardings": (partial(jax.jit, in_shardings=(None, WHOLE)), "jit", ["in_shardings"]),
+    "out_shardings": (partial(jax.jit, out_shardings=WHOLE), "jit", ["out_shardings"]),
+    "policy": (partial(jax.checkpoint, policy=SAVED), "remat2", ["policy"]),
+    "no policy": (jax.checkpoint, "remat2", ["policy", "prevent_cse"]),
+    "prevent_cse": (partial(jax.checkpoint, prevent_cse=False), "remat2", ["prevent_cse"]),
+    "reverse": (partial(turns, reverse=True), "scan", ["reverse", "unroll", "length"]),
+    "unroll": (partial(turns, unroll=2), "scan", ["reverse", "unroll", "length"]),
+    "check_vma": (partial(on_devices, check_vma=False), "shard_map", ["check_vma"]),
+    "mesh": (on_devices, "shard_map", ["check_vma", "mesh"]),
+}
+
+
+def named(step):
+    def known_by_this(m, h):
+        return step(m, h)
+
+    return known_by_this
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_what_a_transformation_was_told_is_kept(name):
+    transform, primitive, keys = TOLD[name]
+
+    def told(step, *args):
+        """What the equation says; of what it says of each input or output, what it says of `h`."""
+        h = 0 if name == "out_shardings" else -1
+        for eqn in jax.make_jaxpr(step)(*args).eqns:
+            if str(eqn.primitive) == primitive:
+                values = (eqn.params[key] for key in keys)
+                return [value[h] if isinstance(value, tuple) else value for value in values]
+        return None  # inlined at once
+
+    host = Host(made(Acc), lambda m, h: transform(lambda m, h: (m(h),))(m, h)[0])
+    by_hand = told(lambda s, h: transform(lambda _, h: (jnp.sin(h),))(s, h)[0], START, H)
+    assert told(ox.call_and_update, host, H) == by_hand
+    assert by_hand is not None or name == "inline"
 
 
 def plain_turn(h, x):

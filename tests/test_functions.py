@@ -139,8 +139,13 @@ def test_w4_a_call_may_not_depend_on_init_key():
     def noisy(x, init_key=None):
         return x + ox.variable(0.0, name="w") + jax.random.normal(init_key)
 
-    with pytest.raises(ValueError, match="`init_key` is used for more than the first values"):
-        ox.init(noisy)(KEY, 1.0)(1.0)
+    def assigning(x, init_key=None):
+        ox.variable(0.0, name="w")
+        return ox.assign(jax.random.normal(init_key), name="w") * 0 + x
+
+    for function in (noisy, assigning):
+        with pytest.raises(ValueError, match="`init_key` is used for more than the first values"):
+            ox.init(function)(KEY, 1.0)(1.0)
     assert ox.init(dense)(KEY, X)(X).shape == (2,)
 
 

@@ -52,7 +52,7 @@ def in_custom_jvp(m, x):
         return x
 
     write.defjvp(lambda primals, tangents: (write(*primals), tangents[0]))
-    return 0 * write(x) + m.total**2
+    return write(x) - x + m.total**2
 
 
 def in_custom_vjp(m, x):
@@ -62,7 +62,7 @@ def in_custom_vjp(m, x):
 
     write = jax.custom_vjp(plain)
     write.defvjp(lambda x: (plain(x), None), lambda _, bar: (bar,))
-    return 0 * write(x) + m.total**2
+    return write(x) - x + m.total**2
 
 
 def in_vmap(m, x):

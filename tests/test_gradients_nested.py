@@ -151,6 +151,16 @@ def test_write_below_a_gradient_ends_the_tangent():
         close(run(Host(made(Times), step), H), 2 * H + H)
 
 
+def test_what_is_written_before_it_is_read_is_no_constant():
+    def step(m, h):
+        m.assign(total=jnp.sin(h))
+        return m.total**2
+
+    host, want = Host(made(Times), step), (jnp.sin(H) ** 2, 2 * jnp.sin(H) * jnp.cos(H))
+    for run in both(jax.value_and_grad(ox.call, 1)):
+        close(run(host, H), want)
+
+
 def test_state_that_enters_is_a_constant():
     """Also with respect to the module itself, as an argument of `jax.grad` inside the call."""
 

@@ -40,6 +40,22 @@ def test_reduce():
         close(new, (jnp.float32((1 + 2 + 7 / 3) / 3), jnp.float32(4)))
 
 
+class Last(ox.Module):
+    x: Array = ox.state(reduce=jnp.sum)
+
+    def call(self, x):
+        self.assign(x=x)
+        return x
+
+
+def test_examples_along_another_axis():
+    """They combine along the axis that the examples have, whichever that is."""
+    xs = np.array([[1.0, 2.0, 4.0], [-1.0, 0.5, 0.25]], np.float32)
+    host = Host(Last(jnp.zeros(2)), lambda m, xs: jax.vmap(m, 1, 1)(xs))
+    for run in both(ox.call_and_update):
+        close(run(host, xs), (xs, xs.sum(1)))
+
+
 class Decayed(ox.Module):
     total: Array = ox.state(reduce=jnp.mean)
 

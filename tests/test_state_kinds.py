@@ -76,6 +76,24 @@ def test_key_as_state(make):
         assert (new.inner.key == key).all()
 
 
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_ensemble_along_an_axis(axis):
+    """The members stand along any axis of the state, and what they write stands there again."""
+
+    class Member(ox.Module):
+        v: Array = ox.state()
+
+        def call(self, h):
+            self.assign(v=self.v + h)
+            return self.v.sum()
+
+    v = jnp.arange(6.0).reshape(2, 3)
+    host = Host(Member(v), lambda m, h: jax.vmap(lambda m: m(h), axis)(m))
+    for run in both(ox.call_and_update):
+        y, new = run(host, H)
+        close((y, new), ((v + H).sum(0 if axis else 1), v + H))
+
+
 class Model(ox.Module):
     parts: Any
 

@@ -82,6 +82,16 @@ def test_custom_vmap_under_a_mapped_root():
                 )
 
 
+def test_custom_vmap_of_mapped_state():
+    """The user's rule knows of no mapped state: the function itself is mapped."""
+    body, hs = BODIES["read and write h"], jnp.array([0.3, -0.7])
+    host, s = Host(body.make(), ROWS["custom_vmap"].body(body).step), leaves_of(body)
+    hosts = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), host)
+    ends = [body.hand(s, h) for h in hs]
+    for run in both(jax.vmap(ox.call_and_update)):
+        close(run(hosts, hs), stacked(*ends))
+
+
 def test_equinox_errors_inside_a_call():
     def step(m, h):
         return eqx.error_if(m(h), m() > 100, "too large")
@@ -98,6 +108,22 @@ def test_programs_inside_a_call_can_be_printed():
 
     for run in both(ox.call):
         close(run(Host(made(Acc), step), jnp.float32(0.3)), jnp.float32(0.3))
+
+
+def test_state_is_no_constant_of_a_loop():
+    """Under `ensure_compile_time_eval` too: its body would be evaluated once, when it is staged."""
+
+    def step(m, h):
+        def turn(c, _):
+            with jax.ensure_compile_time_eval():
+                m.assign(total=m() + 1.0)
+                return c * m(), None
+
+        return lax.scan(turn, h, None, length=3)[0]
+
+    for run in both(ox.call_and_update):
+        y, new = run(Host(made(Acc), step), jnp.float32(2))
+        close((y, new.inner.total), (jnp.float32(2 * 1.25 * 2.25 * 3.25), jnp.float32(3.25)))
 
 
 def test_state_is_no_constant_of_a_program():
@@ -118,7 +144,7 @@ def test_state_is_no_constant_of_a_program():
 
 @pytest.mark.parametrize("rule", ["custom_jvp", "custom_vjp", "custom_linear_solve"])
 def test_custom_rules_in_a_vmap_that_maps_nothing(rule):
-    """They pass by the inner `vmap`, and what evaluates them meets no other trace than their own."""
+    """They pass by the inner `vmap`, and what evaluates them meets no trace but their own."""
     f = ROWS["vmap of what does not depend on the axis"].body(ROWS[rule].body(BODIES["count"]))
     host, s, hs = Host(f.make(), f.step), leaves_of(f), jnp.array([0.3, -0.7])
     ends = [f.hand(s, h) for h in hs]

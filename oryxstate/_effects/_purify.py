@@ -12,8 +12,16 @@ from oryxstate._effects import _frames, _primitives
 from oryxstate._effects._names import FUNCTION, Name
 from oryxstate._effects._trace import refuse_state_inside
 
-SLICED = object()
-"""Stands for an argument that a loop hands to its body in slices."""
+
+class Part(NamedTuple):
+    """Stands for an argument of which a body sees only a part at a time.
+
+    Attributes:
+        how: who hands it over and in which way, as in "`scan` hands to its body in slices (`xs`)".
+    """
+
+    how: str
+
 
 Values = dict[Name, _frames.Leaves]
 
@@ -142,8 +150,9 @@ class State:
                 self._uses[name] = _merge(self._uses.get(name, use), use)
                 self._refs.setdefault(name, tuple(args[i] for i in use.refs))
         for name, refs in self._refs.items():
-            if any(ref is SLICED for ref in refs):
-                raise _sliced(name)
+            for ref in refs:
+                if isinstance(ref, Part):
+                    raise partial_error(name, ref)
         self.fresh = sorted(name for name in self._uses if _is_undeclared(name))
         self.fixed, self.changing = {}, {}
         for name in sorted(set(self._uses) - set(self.fresh)):
@@ -177,10 +186,11 @@ def _is_undeclared(name: Name) -> bool:
     return function is not None and function.declaring and name not in function.values
 
 
-def _sliced(name: Name) -> Exception:
+def partial_error(name: Name, part: Part) -> Exception:
+    """The error for state of a module of which a body sees only a part."""
     return _primitives.EffectError(
-        f"state '{name}' belongs to a module that `scan` hands to its body in slices (`xs`), so "
-        "inside it no longer stands for its place in the root call. Call it explicitly, "
+        f"state '{name}' belongs to a module that {part.how}, so inside it no longer stands for "
+        "its place in the root call. Call it explicitly, "
         "`y, module = module.call_and_update(x)`, return `module` with the outputs of the body, "
         f"and assign the stacked result: `assign({name.field}=...)`."
     )

@@ -30,7 +30,6 @@ _jax.intercept(_jax.CUSTOM_VJP, custom_derivatives.vjp_rule)
 _jax.intercept(_jax.CUSTOM_VMAP, custom_vmap.rule)
 _jax.intercept(_jax.SHARD_MAP, shard_map.rule)
 _jax.intercept(_jax.LINEAR_SOLVE, linear_solve.rule)
+_jax.intercept(_jax.HI_PRIMITIVE, hi_primitive.rule)
 if _jax.EVAL_JAXPR is not None:
     _jax.intercept(_jax.EVAL_JAXPR, call.rule)
-if _jax.HI_PRIMITIVE is not None:
-    _jax.intercept(_jax.HI_PRIMITIVE, hi_primitive.rule)

@@ -1,4 +1,4 @@
-"""How does state pass through JAX's high-level primitives (from 0.12: `lax.custom_root`)?"""
+"""How does state pass through JAX's high-level primitives (from 0.11: `lax.custom_root`)?"""
 
 from __future__ import annotations
 

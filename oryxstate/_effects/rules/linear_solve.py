@@ -9,6 +9,8 @@ from oryxstate import _jax
 from oryxstate._effects import _frames, _purify
 from oryxstate._effects._names import touches_state
 
+VECTOR = _purify.Part("`custom_linear_solve` takes for a vector (`b`)")
+
 
 def rule(trace, args, params):
     """The state that `solve` leaves is the update; the other functions read it and write nothing.
@@ -20,8 +22,8 @@ def rule(trace, args, params):
     if not any(map(touches_state, jaxprs.values())):
         return None
     with _jax.set_current_trace(trace):
-        opaque = [_purify.SLICED] * len(b)
-        state = _purify.State(*((jaxprs[name], [*consts[name], *opaque]) for name in jaxprs))
+        vector = [VECTOR] * len(b)
+        state = _purify.State(*((jaxprs[name], [*consts[name], *vector]) for name in jaxprs))
         state.refuse_fresh("lax.custom_linear_solve")
         function = _rebuilt(jaxprs) if state.changing else _system(jaxprs)
         out, new = function(state.fixed, state.changing, consts, list(b))

@@ -8,6 +8,8 @@ from oryxstate import _jax
 from oryxstate._effects import _purify
 from oryxstate._effects._names import touches_state
 
+SLICE = _purify.Part("`scan` hands to its body in slices (`xs`)")
+
 
 def rule(trace, args, params):
     """Let the state join the carry; no iteration leaves it as it is."""
@@ -18,7 +20,7 @@ def rule(trace, args, params):
     split = num_consts + num_carry
     consts, carry, xs = args[:num_consts], args[num_consts:split], args[split:]
     with _jax.set_current_trace(trace):
-        state = _purify.State((jaxpr, [*consts, *carry, *(_purify.SLICED for _ in xs)]))
+        state = _purify.State((jaxpr, [*consts, *carry, *(SLICE for _ in xs)]))
         state.refuse_fresh("lax.scan")
         body = _purify.cached(jaxpr, ("scan", num_carry), lambda: _body(jaxpr, num_carry))
         (_, new, _, carry), ys = lax.scan(

@@ -6,8 +6,11 @@ import jax
 from jax.sharding import PartitionSpec
 
 from oryxstate import _jax
-from oryxstate._effects import _frames, _purify
+from oryxstate._effects import _frames, _primitives, _purify
 from oryxstate._effects._names import touches_state
+from oryxstate._errors import EffectError
+
+SHARD = _purify.Part("`shard_map` hands to each device in part (`in_specs`)")
 
 
 def rule(trace, args, params):
@@ -18,9 +21,10 @@ def rule(trace, args, params):
         staged = _jax.stage_shard_map(args, params)
         if not touches_state(staged.jaxpr):
             return None
+        _refuse_varying(staged)
         whole = PartitionSpec()
         outer = [
-            x if spec == whole else _purify.SLICED
+            x if spec == whole else SHARD
             for x, spec in zip(staged.args, staged.in_specs, strict=True)
         ]
         state = _purify.State((staged.jaxpr, outer))
@@ -36,3 +40,23 @@ def rule(trace, args, params):
         )(state.fixed, state.changing, *staged.args)
         state.assign(new)
     return staged.restore(out)
+
+
+def _refuse_varying(staged):
+    """Raise if devices read or write state that differs; JAX's own error names no state."""
+    for eqn in _jax.equations(staged.jaxpr):
+        if eqn.primitive not in (_primitives.variable_p, _primitives.assign_p):
+            continue
+        axes = frozenset().union(*(_jax.varying_axes(var.aval) for var in eqn.outvars))
+        if axes & staged.manual_axes:
+            name = eqn.params["var"]
+            if eqn.primitive is _primitives.variable_p:
+                raise _purify.partial_error(name, SHARD)
+            along = ", ".join(map(repr, sorted(axes & staged.manual_axes)))
+            raise EffectError(
+                f"state '{name}' is written inside `jax.shard_map` with a value that differs along "
+                f"the mesh axis {along}, but there is one state for all devices. Reduce the value "
+                f"before the write, `jax.lax.pmean(value, {along})`, or give each device a state "
+                "of its own: call the module explicitly, `y, module = module.call_and_update(x)`, "
+                "and return `module` along that axis (`out_specs`)."
+            )
