@@ -1,161 +1,107 @@
-"""What does a program compute? Python loops, the state threaded by hand, and no cache anywhere.
+"""What does a program compute? Python's own loops and floats (NumPy's float64), no JAX.
 
-The one transformation used is `jax.jvp`, on pure functions; a reverse derivative of a function of a
-scalar is its forward derivative.
+The state is threaded by hand, a dictionary of tuples of numbers:
+
+    cells       (s, n) of each cell
+    ensemble    (s, n) of each member
+    tree        (a, b0, b1)
+    reduced     s of the part whose examples are averaged
+    key         the seed, and how often the key was split
+    weight      the learned parameter
 """
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
-from laws.programs import Cell, Ensemble, Plain, Two
+from typing import Any
 
-SHIFTS = jnp.array([0.0, 0.5, -0.25])
-SLOPE = 1.5  # what custom derivatives multiply the tangent with
-
-
-class MappedWriteError(Exception):
-    """Examples of a `vmap` leave a cell that is not mapped with different states."""
+from laws import keys, oracle_transformations
+from laws.dual import above, constant, sin
+from laws.programs import BRANCH, PLAIN, POSITIVE, SHIFTS, Cell, Ensemble, Other, Two
 
 
-def plain(kind, x):
+def plain(kind: str, x: Any, weight: Any, sine: Any = sin) -> Any:
     """A function without state."""
     if kind == "sin":
-        return jnp.sin(x)
+        return sine(x)
+    if kind == "weight":
+        return weight * x
     return 0.5 * x + 0.25 if kind == "affine" else 0.1 * x * x
 
 
-def step(kind, s, x):
-    """One step of a cell: `(output, new state)`."""
+def step(kind: str, s: Any, x: Any, sine: Any = sin) -> tuple[Any, Any]:
+    """One step of the float of a cell: `(output, new state)`."""
     if kind == "count":
         return x + 0.01 * s, s + 1.0
     if kind == "write":
-        return x, 0.3 * jnp.sin(x)
-    if kind == "accumulate":
-        new = 0.5 * s + 0.25 * x
-        return x + new, new
+        return x, 0.3 * sine(x)
     if kind == "mean":
         return 0.5 * x, 0.9 * s + 0.1 * x
-    return x + 0.1 * s, s
+    if kind == "read":
+        return x + 0.1 * s, s
+    new = 0.5 * s + 0.25 * x  # accumulate, rule
+    return x + new, new
 
 
-def run(node, state, x):
-    """Run a program: `(output, new state)`; the state is `(cells, ensemble)`."""
-    if isinstance(node, Plain):
-        return plain(node.kind, x), state
+def run(node: Any, state: dict, x: Any) -> tuple[Any, dict]:
+    """Run a program: `(output, new state)`."""
     if isinstance(node, Cell):
         return _cell(node, state, x)
+    if isinstance(node, Other):
+        return _other(node.kind, state, x)
     if isinstance(node, Ensemble):
-        ys, new = step(node.kind, state[1], x + SHIFTS)
-        return ys.mean(), (state[0], new)
+        ends = [member(node.kind, m, x + d) for m, d in zip(state["ensemble"], SHIFTS, strict=True)]
+        return sum(y for y, _ in ends) * (1 / 3), {**state, "ensemble": tuple(m for _, m in ends)}
     if isinstance(node, Two):
         return _two(node, state, x)
-    return _within(node, state, x)
+
+    def body(state, x):
+        return run(node.body, state, x)
+
+    return oracle_transformations.within(node.kind, body, state, x, node.number)
+
+
+def member(kind: str, cell: tuple, x: Any) -> tuple[Any, tuple]:
+    """A call of a cell: it counts calls, and those with positive input twice."""
+    s, n = cell
+    if kind in ("twice", "recur"):
+        x, cell = member("count" if kind == "twice" else "accumulate", cell, x)
+        return member("accumulate", cell, x)
+    if kind == "explicit":
+        s, kind = constant(s), "accumulate"
+    y, s = step(kind, s, x)
+    return y, (s, n if kind == "read" else n + (2 if above(x, POSITIVE) else 1))
 
 
 def _cell(node, state, x):
-    cells, ensemble = state
-    s = cells[node.index]
-    if node.kind in ("twice", "recur"):
-        x, s = step("count" if node.kind == "twice" else "accumulate", s, x)
-        y, s = step("accumulate", s, x)
-    elif node.kind == "explicit":
-        y, s = step("accumulate", jax.lax.stop_gradient(s), x)
-    else:
-        y, s = step(node.kind, s, x)
-    return y, ((*cells[: node.index], s, *cells[node.index + 1 :]), ensemble)
+    cells = state["cells"]
+    y, cell = member(node.kind, cells[node.index], x)
+    return y, {**state, "cells": (*cells[: node.index], cell, *cells[node.index + 1 :])}
+
+
+def _other(kind, state, x):
+    if kind in PLAIN:
+        return plain(kind, x, state["weight"]), state
+    if kind in ("tree", "tree read"):
+        a, b0, b1 = state["tree"]
+        y = x + 0.1 * a + 0.2 * b0
+        return y, state if kind == "tree read" else {**state, "tree": (0.5 * a + b0, b1, sin(x))}
+    if kind == "key":
+        seed, count = state["key"]
+        return x + 0.1 * keys.draw(seed, count)[0], {**state, "key": (seed, count + 1)}
+    for _ in range(2 if kind == "reduced twice" else 1):
+        new = 0.5 * state["reduced"] + x
+        state, x = {**state, "reduced": new}, 0.5 * x + 0.1 * new
+    return x, state
 
 
 def _two(node, state, x):
-    if node.kind in ("cond", "switch"):
-        return run(node.first if x > 0.1 else node.second, state, x)
+    if node.kind in ("cond", "cond closure", "cond argument", "switch"):
+        return run(node.first if above(x, BRANCH) else node.second, state, x)
+    if node.kind == "switch state":  # three branches; the last does nothing
+        s = state["cells"][0][0]
+        if above(s, 1.5):
+            return x, state
+        return run(node.second if above(s, 0.45) else node.first, state, x)
     y, state = run(node.first, state, x)
     z, state = run(node.second, state, y if node.kind == "then" else x)
     return (z if node.kind == "then" else y + z), state
-
-
-def _within(node, state, x):
-    kind, body = node.kind, node.body
-    if kind == "eval_shape":
-        return x, state
-    if kind in ("vmap", "vmap out", "eqx.filter_vmap"):
-        return _mapped(body, state, x)
-    if kind == "map":
-        return _map(body, state, x, node.number)
-    if kind in ("while", "while state"):
-        return _while(node, state, x)
-    if kind in ("scan", "scan reverse", "scan unroll", "scan carry", "fori"):
-        for i in range(node.number):
-            i = node.number - 1 - i if kind == "scan reverse" else i
-            y, state = run(body, state, x)
-            x = 0.5 * y + 0.1 * i
-        return x, state
-    if kind in ("custom_jvp", "custom_vjp"):
-        y, state = run(body, state, x)
-        return _with_slope(jax.lax.stop_gradient(y), SLOPE * x), state
-    if kind == "hessian":
-        return _hessian(body, state, x)
-    if kind == "value_and_grad":
-        y, slope, state = _derivative(body, state, x)
-        return y + slope, state
-    if kind in ("jvp", "linearize", "vjp"):
-        y, slope, state = _derivative(body, state, x)
-        return y * 0.5 + 2.0 * slope, state
-    if kind in ("grad", "jacfwd", "jacrev", "eqx.filter_grad"):
-        _, slope, state = _derivative(body, state, x)
-        return slope, state
-    if kind == "callback":
-        y, state = run(body, state, x)
-        return jax.lax.stop_gradient(y) + x, state
-    if kind == "root":  # explicit: what enters is constant, nothing is written outside
-        return run(body, jax.lax.stop_gradient(state), x)[0], state
-    return run(body, state, x)
-
-
-def _with_slope(value, like):
-    return value + (like - jax.lax.stop_gradient(like))
-
-
-def _derivative(body, state, x):
-    def function(x):
-        return run(body, state, x)
-
-    y, slope, state = jax.jvp(function, (x,), (jnp.ones_like(x),), has_aux=True)
-    return y, slope, state
-
-
-def _hessian(body, state, x):
-    def slope(x):
-        _, slope, new = _derivative(body, state, x)
-        return slope, new
-
-    _, second, state = jax.jvp(slope, (x,), (jnp.ones_like(x),), has_aux=True)
-    return second, state
-
-
-def _mapped(body, state, x):
-    ends = [run(body, state, x + shift) for shift in SHIFTS]
-    first = ends[0][1]
-    for _, other in ends[1:]:
-        same = jax.tree.map(lambda a, b: bool(jnp.all(a == b)), first, other)
-        if not all(jax.tree.leaves(same)):
-            raise MappedWriteError
-    return sum(y for y, _ in ends) / len(ends), first
-
-
-def _map(body, state, x, length):
-    total = x
-    for i in range(length):
-        y, state = run(body, state, x + 0.1 * i)
-        total = total + y
-    return total, state
-
-
-def _while(node, state, x):
-    i = 0
-    limit = 0.1 * state[0][0] if node.kind == "while state" else 10.0
-    while i < node.number and limit > -5.0:
-        y, state = run(node.body, state, x)
-        x, i = 0.5 * y, i + 1
-        limit = 0.1 * state[0][0] if node.kind == "while state" else 10.0
-    return x, state
