@@ -19,17 +19,48 @@ def group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), name)
 
 
-@nox.session(python=PYTHONS)
-def tests(session: nox.Session) -> None:
-    """The test suite on each supported Python found, with the newest JAX which that allows."""
-    session.install(".[train,view,testing]", *group("test"))
-    # Compiled programs are shared by the workers and kept for the next run.
-    cache = {
+# The oldest supported JAX and the newest that each Python allows; the two ends are what CI runs.
+MATRIX = [
+    nox.param("3.11", "0.10.0", id="3.11-jax-0.10.0", tags=["ends"]),
+    nox.param("3.11", "0.10.2", id="3.11-jax-0.10.2"),
+    nox.param("3.12", "0.11.2", id="3.12-jax-0.11.2"),
+    nox.param("3.12", "0.12.0.1", id="3.12-jax-0.12.0.1"),
+    nox.param("3.13", "0.11.2", id="3.13-jax-0.11.2"),
+    nox.param("3.13", "0.12.0.1", id="3.13-jax-0.12.0.1", tags=["ends"]),
+]
+
+
+def compiled(session: nox.Session) -> dict[str, str]:
+    """The environment in which compiled programs are shared by processes and kept for the next run."""
+    return {
         # Absolute: some tests change the working directory.
         "JAX_COMPILATION_CACHE_DIR": str(session.cache_dir.resolve() / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }
-    session.run("pytest", "-n", "2", *session.posargs, env=cache)
+
+
+@nox.session
+@nox.parametrize(["python", "jax"], MATRIX)
+def tests(session: nox.Session, jax: str) -> None:
+    """The test suite on the oldest and the newest JAX for each supported Python found."""
+    session.install(".[train,view,testing]", *group("test"), f"jax=={jax}")
+    session.run("pytest", "-n", "2", *session.posargs, env=compiled(session))
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """More generated programs than the tests run: `nox -s fuzz -- --programs 1000 --seed 7`."""
+    session.install(".[testing]")
+    # As pytest sees them: the tests share modules.
+    env = {"PYTHONPATH": "tests", **compiled(session)}
+    session.run("python", "tests/laws/fuzz.py", *session.posargs, env=env)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Break each rule on purpose, and see that the tests fail: `nox -s mutants -- --list`."""
+    session.install(".[testing]", *group("test"))
+    session.run("python", "tests/mutants.py", *session.posargs, env=compiled(session))
 
 
 @nox.session
@@ -74,3 +105,11 @@ def bench(session: nox.Session) -> None:
     """Measure against the peers."""
     session.install(".")
     session.run("python", "benchmarks/run.py", *session.posargs)
+
+
+@nox.session(python="3.13")
+def peers(session: nox.Session) -> None:
+    """Run what other libraries do with state, and compare with the page: `nox -s peers -- --write`."""
+    session.install(".", *group("peers"))
+    arguments = session.posargs or ["--check"]
+    session.run("python", "benchmarks/peers/table.py", *arguments, env=compiled(session))
