@@ -19,19 +19,13 @@ def group(name: str) -> tuple[str, ...]:
     return nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), name)
 
 
-# The oldest supported JAX and the newest that each Python allows; the two ends are what CI runs.
-MATRIX = [
-    nox.param("3.11", "0.10.0", id="3.11-jax-0.10.0", tags=["ends"]),
-    nox.param("3.11", "0.10.2", id="3.11-jax-0.10.2"),
-    nox.param("3.12", "0.11.2", id="3.12-jax-0.11.2"),
-    nox.param("3.12", "0.12.0.1", id="3.12-jax-0.12.0.1"),
-    nox.param("3.13", "0.11.2", id="3.13-jax-0.11.2"),
-    nox.param("3.13", "0.12.0.1", id="3.13-jax-0.12.0.1", tags=["ends"]),
-]
+def versions(*pairs: tuple[str, str]) -> list:
+    """Parameters of a session: a Python and a JAX."""
+    return [nox.param(*pair, id="-jax-".join(pair)) for pair in pairs]
 
 
 def compiled(session: nox.Session) -> dict[str, str]:
-    """The environment in which compiled programs are shared by processes and kept for the next run."""
+    """The environment in which compiled programs are shared and kept for the next run."""
     return {
         # Absolute: some tests change the working directory.
         "JAX_COMPILATION_CACHE_DIR": str(session.cache_dir.resolve() / "jax"),
@@ -39,12 +33,29 @@ def compiled(session: nox.Session) -> dict[str, str]:
     }
 
 
-@nox.session
-@nox.parametrize(["python", "jax"], MATRIX)
-def tests(session: nox.Session, jax: str) -> None:
-    """The test suite on the oldest and the newest JAX for each supported Python found."""
+def run_tests(session: nox.Session, jax: str) -> None:
+    """Run the test suite with this JAX."""
     session.install(".[train,view,testing]", *group("test"), f"jax=={jax}")
     session.run("pytest", "-n", "2", *session.posargs, env=compiled(session))
+
+
+# From the oldest supported JAX to the newest; each Python allows some of them.
+@nox.session
+@nox.parametrize(
+    ["python", "jax"], versions(("3.11", "0.10.0"), ("3.12", "0.11.2"), ("3.13", "0.12.0.1"))
+)
+def tests(session: nox.Session, jax: str) -> None:
+    """The test suite on each supported Python found, with a JAX of its own."""
+    run_tests(session, jax)
+
+
+@nox.session
+@nox.parametrize(
+    ["python", "jax"], versions(("3.11", "0.10.2"), ("3.12", "0.12.0.1"), ("3.13", "0.11.2"))
+)
+def matrix(session: nox.Session, jax: str) -> None:
+    """The test suite on what `tests` leaves out: the other end of each Python's range of JAX."""
+    run_tests(session, jax)
 
 
 @nox.session
@@ -109,7 +120,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python="3.13")
 def peers(session: nox.Session) -> None:
-    """Run what other libraries do with state, and compare with the page: `nox -s peers -- --write`."""
+    """Compare the page with what other libraries do with state: `nox -s peers -- --write`."""
     session.install(".", *group("peers"))
     arguments = session.posargs or ["--check"]
     session.run("python", "benchmarks/peers/table.py", *arguments, env=compiled(session))
