@@ -100,11 +100,6 @@ def differentiates(trace: Trace) -> bool:
     return isinstance(trace, (ad.JVPTrace, _ad.LinearizeTrace))
 
 
-def same_transformation(one: Any, other: Any) -> bool:
-    """Whether two traces belong to one derivative or one `vmap` (JAX may make several for it)."""
-    return one.tag is other.tag
-
-
 def split(trace: Any, value: Any) -> tuple[Any, Any] | None:
     """`(primal, tangent)` or `(values, axis)` of a tracer of this transformation, else None."""
     if not isinstance(value, Tracer) or getattr(value._trace, "tag", None) is not trace.tag:
@@ -173,19 +168,17 @@ def intercept(primitive: Primitive, rule: Rule) -> None:
     primitive.bind_with_trace = bind_with_trace
 
 
-def intercept_eager_jit(touches_state: Callable[[Any], bool], check: Callable[[Any], None]) -> None:
+def intercept_eager_jit(touches_state: Callable[[Any], bool]) -> None:
     """Let an eager call of a jitted function be bound, as it is under every transformation.
 
     With no trace set, `jax.jit` compiles what it staged without a `bind`. To set one during eager
     root calls would cost JAX's fast path for every small operation in them, five times their price.
-    What is compiled is given to `check` first.
     """
     original = _pjit._pjit_call_impl_python
 
     def call(*args, **params):
         if touches_state(params["jaxpr"]):
             return JIT.bind(*args, **params), None, None, []  # no executable to be kept
-        check(params["jaxpr"])
         return original(*args, **params)
 
     _pjit._pjit_call_impl_python = call

@@ -397,8 +397,8 @@ MUTATIONS = [
     Mutation(
         "a read gives back a tangent that was overwritten",
         "_tape.py",
-        "if count == _tape.count(trace, name):",
-        "if True:",
+        "count is None or count != _tape.count(trace, name)",
+        "count is None",
         (NESTED, INSIDE, REDUCE),
     ),
     Mutation(
@@ -413,13 +413,6 @@ MUTATIONS = [
         "_tape.py",
         "        return bind() if kept is None else kept\n",
         "        return bind()\n",
-        (NESTED, INSIDE, REDUCE),
-    ),
-    Mutation(
-        "only the same trace belongs to a transformation",
-        "_tape.py",
-        "_jax.same_transformation(other, trace)",
-        "other is trace",
         (NESTED, INSIDE, REDUCE),
     ),
     Mutation(
@@ -438,11 +431,11 @@ MUTATIONS = [
         (ERRORS,),
     ),
     Mutation(
-        "an eager root lets unknown primitives pass",
-        "_trace.py",
-        "            if eqn.primitive not in _jax.INTERCEPTED:\n",
-        "            if False:\n",
-        (ERRORS,),
+        "what is compiled may hold state",
+        "_primitives.py",
+        "    def impl(*operands, var, **_):\n",
+        "    def impl(*operands, var, **_):\n        return operands[:1] or [jnp.int32(0)]\n",
+        (ERRORS, "-k", "staged"),
     ),
     Mutation(
         "state inside a body lets unknown primitives pass",

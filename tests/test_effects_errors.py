@@ -78,10 +78,10 @@ def sharded(m, h):
     )
 
 
-def on_each(function, args, in_specs):
+def on_each(function, args, in_specs, **options):
     """On two devices."""
-    mesh, split = Mesh(np.array(jax.devices()[:2]), ("d",)), PartitionSpec("d")
-    return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=split)(*args)
+    options |= {"in_specs": in_specs, "out_specs": PartitionSpec("d")}
+    return jax.shard_map(function, mesh=Mesh(jax.devices()[:2], ("d",)), **options)(*args)
 
 
 def solved(m, h):
@@ -99,6 +99,14 @@ class Tick(ox.Module):
     def call(self, h):
         self.assign(count=self.count + 1)
         return h
+
+
+class Last(ox.Module):
+    x: Array = ox.state()
+
+    def call(self, x):
+        self.assign(x=x)
+        return x
 
 
 class Float(ox.Module):
@@ -121,6 +129,11 @@ mlir.register_lowering(MYSTERY, mlir.lower_fun(MYSTERY.impl, multiple_results=Fa
 
 def mystery(m, h):
     return MYSTERY.bind(h, jaxpr=jax.make_jaxpr(m)(h))
+
+
+def mystery_in_jit(m, h):
+    jaxpr = jax.make_jaxpr(m)(h)
+    return jax.jit(lambda h: MYSTERY.bind(h, jaxpr=jaxpr))(h)
 
 
 MAPPED = ["'inner.total'", "not mapped", "depends on the mapped axis", "float32[]", "float32[3]"]
@@ -163,6 +176,18 @@ CASES = {
         ["'inner.n'", "shard_map", "in part", "in_specs"],
         inner=lambda: Float(jnp.zeros(2)),
     ),
+    "sharded, unchecked": Case(
+        lambda m, h: on_each(
+            lambda m, x: m(x), (m, h * XS[:2]), PartitionSpec("d"), check_vma=False
+        ),
+        ["'inner.n'", "shard_map", "in part", "in_specs"],
+        inner=lambda: Float(jnp.zeros(2)),
+    ),
+    "stacked": Case(
+        lambda m, h: jax.tree.map(lambda x: jnp.stack([x, x]), m)(h * XS[:2]),
+        ["'inner.x'", "float32[] in the root", "float32[2]", "written", "call_and_update"],
+        inner=lambda: Last(jnp.float32(0)),
+    ),
     "write that differs by device": Case(
         lambda m, h: on_each(
             lambda m, x: m(x[0])[None], (m, h * XS[:2]), (PartitionSpec(), PartitionSpec("d"))
@@ -183,11 +208,16 @@ CASES = {
         mystery, ["'inner.count'", "`mystery`", "no rule", "call_and_update"], inner=make_tick
     ),
     "no rule, in jit": Case(
-        lambda m, h: jax.jit(lambda h: mystery(m, h))(h), ["'inner.", "no rule"], inner=make_tick
+        lambda m, h: jax.jit(lambda h: mystery(m, h))(h),
+        ["'inner.", "`mystery`", "no rule"],
+        inner=make_tick,
+    ),
+    "no rule, staged before a jit": Case(
+        mystery_in_jit, ["'inner.", "no rule", "call_and_update"], inner=make_tick
     ),
     "no rule, in a scan": Case(
         lambda m, h: lax.scan(lambda c, _: (mystery(m, c), None), h, None, length=2)[0],
-        ["'inner.", "no rule"],
+        ["'inner.", "`mystery`", "no rule"],
         inner=make_tick,
     ),
 }

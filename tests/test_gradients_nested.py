@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from hosts import Host, both, close, leaves_of
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad
 from jaxtyping import Array
-from threaded import BODIES, Times, hand_through, made, through
+from threaded import BODIES, Times, hand_through, made, put, through
 
 import oryxstate as ox
 
@@ -149,6 +151,63 @@ def test_write_below_a_gradient_ends_the_tangent():
 
     for run in both(ox.call):
         close(run(Host(made(Times), step), H), 2 * H + H)
+
+
+class Closure(ox.Module):
+    """A root of its own that runs any function."""
+
+    count: jax.Array = ox.state()
+
+    def call(self, function, x):
+        return function(x)
+
+
+def test_a_root_call_inside_a_gradient_keeps_the_tangent():
+    """Of what it writes in the root around it."""
+
+    def step(m, h):
+        inner = Closure(jnp.int32(0))
+
+        def loss(x):
+            inner.call_and_update(lambda x: put(m, jnp.sin(x)), x)
+            return inner.call(lambda x: m.total**2 * x, x)
+
+        return jax.grad(loss)(h)
+
+    for run in both(ox.call_and_update):
+        got, new = run(Host(made(Times), step), H)
+        total = S[1] * jnp.sin(H)
+        close(got, total**2 + 2 * total * S[1] * jnp.cos(H) * H)
+        close(new.inner.total, total)
+
+
+BELOW = Primitive("below")
+BELOW.def_impl(lambda x, write: write(x))
+BELOW.def_abstract_eval(lambda x, write: x)
+
+
+def _below_jvp(primals, tangents, write):
+    """It writes as what runs below the derivative, where that does not see it."""
+    return write(*primals), tangents[0]
+
+
+ad.primitive_jvps[BELOW] = _below_jvp
+
+
+def test_what_was_written_below_a_derivative_is_read_in_it():
+    """Not what the derivative itself wrote before."""
+
+    def step(m, h):
+        def loss(x):
+            m.assign(total=x)
+            y = BELOW.bind(x, write=lambda x: (m.assign(total=5 * x), x)[1])
+            return y + m.total
+
+        return jax.value_and_grad(loss)(h)
+
+    for run in both(ox.call_and_update)[:1]:
+        (y, slope), new = run(Host(made(Times), step), H)
+        close((y, slope, new.inner.total), (6 * H, jnp.float32(1), 5 * H))
 
 
 def test_what_is_written_before_it_is_read_is_no_constant():

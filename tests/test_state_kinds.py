@@ -83,15 +83,16 @@ def test_ensemble_along_an_axis(axis):
     class Member(ox.Module):
         v: Array = ox.state()
 
-        def call(self, h):
-            self.assign(v=self.v + h)
-            return self.v.sum()
+        def call(self, x):
+            total = self.v.sum()
+            self.assign(v=x)
+            return total
 
-    v = jnp.arange(6.0).reshape(2, 3)
-    host = Host(Member(v), lambda m, h: jax.vmap(lambda m: m(h), axis)(m))
-    for run in both(ox.call_and_update):
-        y, new = run(host, H)
-        close((y, new), ((v + H).sum(0 if axis else 1), v + H))
+    v, xs = jnp.arange(6.0).reshape(2, 3), jnp.ones((3 if axis else 2, 2 if axis else 3))
+    host = Host(Member(v), lambda m, xs: jax.vmap(lambda m, x: m(x), (axis, 0))(m, xs))
+    for call in both(ox.call_and_update):
+        y, new = call(host, xs * H)
+        close((y, new), (v.sum(0 if axis else 1), jnp.full((2, 3), H)))
 
 
 class Model(ox.Module):

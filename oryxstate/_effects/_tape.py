@@ -66,9 +66,7 @@ def landed(place: _frames.Frame | _jax.Trace, name: Any) -> None:
 
 
 def _kept(trace: _jax.Trace, name: Any) -> Sequence | None:
-    for other, entries in _tape.kept.items():
-        if name in entries and _jax.same_transformation(other, trace):
-            count, parts = entries[name]
-            if count == _tape.count(trace, name):
-                return [x if rest is None else _jax.join(trace, x, rest) for x, rest in parts]
-    return None
+    count, parts = _tape.kept.get(trace, {}).get(name, (None, ()))
+    if count is None or count != _tape.count(trace, name):
+        return None
+    return [x if rest is None else _jax.join(trace, x, rest) for x, rest in parts]

@@ -18,7 +18,7 @@ class StateTrace(_jax.ForwardingTrace):
     Everything is handed to the parent trace as it is. Loops and branches that touch state never
     come here: their rule has made them pure when they were bound. An eager root call does without:
     its variables live at JAX's own trace for evaluation, and what is refused here is refused there
-    when it is compiled.
+    when it is evaluated or compiled.
     """
 
     def process_primitive(self, primitive, tracers, params, /):
@@ -45,14 +45,7 @@ def no_rule(name: Name, primitive: Any) -> EffectError:
     )
 
 
-def _refuse_state_in_unknown(jaxpr: Any) -> None:
-    if _frames.any_open():
-        for eqn in _jax.equations(jaxpr):
-            if eqn.primitive not in _jax.INTERCEPTED:
-                refuse_state_inside(eqn.primitive, eqn.params)
-
-
-_jax.intercept_eager_jit(touches_state, _refuse_state_in_unknown)
+_jax.intercept_eager_jit(touches_state)
 
 
 @contextlib.contextmanager
