@@ -34,13 +34,26 @@ def may_refuse(node, differentiated=False):
     )
 
 
-REFUSED_BY_JAX = (
-    "Reverse-mode differentiation does not work for lax.while_loop",
-    "can't apply forward-mode autodiff (jvp) to a custom_vjp function",
-    "Linearization failed to produce known values for all output primals",  # of custom_vmap
-    "Received incompatible devices for jitted computation",  # two shard_maps of different size
-    "Cannot convert GSPMDSharding",  # the result of a callback, beside that of a shard_map
-)
+ANY: tuple[str, ...] = ()
+# What JAX says, and of which kinds of program.
+REFUSED_BY_JAX = {
+    "Reverse-mode differentiation does not work for lax.while_loop": ANY,
+    "can't apply forward-mode autodiff (jvp) to a custom_vjp function": ANY,
+    "Linearization failed to produce known values for all output primals": ("custom_vmap",),
+    # A rule that closes over an argument of a branch.
+    "No constant handler for type": ("custom_jvp", "custom_jvp read", "custom_vjp"),
+    # Two shard_maps of different size, or what a callback returns beside one.
+    "Received incompatible devices for jitted computation": ("shard_map", "shard_map whole"),
+    "Cannot convert GSPMDSharding": ("shard_map", "shard_map whole"),
+}
+
+
+def refused_by_jax(node, error):
+    """Whether JAX cannot do this program without us either."""
+    return any(
+        text in str(error) and (not kinds or holds(node, *kinds))
+        for text, kinds in REFUSED_BY_JAX.items()
+    )
 
 
 def known_to_jax(node, sharded=False):
@@ -64,7 +77,7 @@ def attempt(node, call, *args, differentiated=False):
         assert may_refuse(node, differentiated)
         return None
     except Exception as error:
-        assume(not any(text in str(error) for text in REFUSED_BY_JAX))
+        assume(not refused_by_jax(node, error))
         raise
 
 
