@@ -35,13 +35,15 @@ def may_refuse(node, differentiated=False):
 
 
 ANY: tuple[str, ...] = ()
+RULES = "custom_jvp", "custom_jvp read", "custom_vjp"
 # What JAX says, and of which kinds of program.
 REFUSED_BY_JAX = {
     "Reverse-mode differentiation does not work for lax.while_loop": ANY,
     "can't apply forward-mode autodiff (jvp) to a custom_vjp function": ANY,
     "Linearization failed to produce known values for all output primals": ("custom_vmap",),
-    # A rule that closes over an argument of a branch.
-    "No constant handler for type": ("custom_jvp", "custom_jvp read", "custom_vjp"),
+    # A rule that closes over an argument of a branch, and runs when that has been traced.
+    "No constant handler for type": RULES,
+    "belongs to a root call that has ended": RULES,
     # Two shard_maps of different size, or what a callback returns beside one.
     "Received incompatible devices for jitted computation": ("shard_map", "shard_map whole"),
     "Cannot convert GSPMDSharding": ("shard_map", "shard_map whole"),
@@ -73,11 +75,10 @@ def attempt(node, call, *args, differentiated=False):
     """The result, None if it is refused as it may be; a program that JAX refuses is no example."""
     try:
         return call(*args)
-    except ox.EffectError:
-        assert may_refuse(node, differentiated)
-        return None
     except Exception as error:
         assume(not refused_by_jax(node, error))
+        if isinstance(error, ox.EffectError) and may_refuse(node, differentiated):
+            return None
         raise
 
 
