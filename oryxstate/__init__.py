@@ -8,7 +8,7 @@ from oryxstate._module._base import Module
 from oryxstate._module._fields import param, state, static
 from oryxstate._tree import ArraySpec, Shape, make_array_spec, named_leaves
 
-from oryxstate import _containers  # isort: skip  (registers tuples, lists and dicts)
+from oryxstate import _containers, nn  # isort: skip  (registers tuples, lists and dicts)
 
 __all__ = [
     "ArraySpec",
@@ -24,6 +24,7 @@ __all__ = [
     "make_array_spec",
     "merge",
     "named_leaves",
+    "nn",
     "param",
     "partition",
     "spec",

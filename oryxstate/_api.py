@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from oryxstate import _tree
-from oryxstate._module import _call, _pytree
+from oryxstate._module import _call, _keywords, _pytree
 from oryxstate._module._base import Module
 
 
@@ -51,7 +51,7 @@ def call_and_update(obj: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
             f"cannot call {type(obj).__name__}: {obj!r}. Give a module, a function, a tuple or "
             "list of them, or a callable pytree that holds modules."
         )
-    return _call.root(lambda live, *a, **k: live(*a, **k), obj, args, kwargs)
+    return _call.root(lambda live, *a, **k: live(*a, **k), obj, args, kwargs, like=obj)
 
 
 @call_and_update.register
@@ -131,4 +131,6 @@ def spec(obj: Any) -> Callable[..., Any]:
 def _run_once(obj: Any, args: tuple, kwargs: dict) -> Any:
     ready = _pytree.is_module(obj)
     module = obj if ready else init(obj)(jax.random.key(0), *args, **kwargs)
+    if "training" in _keywords.taken_inside(module):  # shapes do not depend on it
+        kwargs = {"training": False, **kwargs}
     return call(module, *args, **kwargs)

@@ -1,5 +1,9 @@
 """What can go wrong that has no built-in exception?"""
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class EffectError(RuntimeError):
     """A state update that JAX could lose, double or give no meaning to.
@@ -7,3 +11,30 @@ class EffectError(RuntimeError):
     Raised instead of ever returning a wrong state. The text says what happened, where (the path of
     the module in the root call, the field, the JAX primitive) and what to do about it.
     """
+
+
+class InputError(ValueError):
+    """An input that a layer does not take.
+
+    Args:
+        layer: the class of the layer.
+        expected: what it takes.
+        got: the specs of what it was given.
+        path: where the layer stands in the model, empty for the model itself.
+
+    Example:
+        >>> from oryxstate import ArraySpec
+        >>> from oryxstate._errors import InputError
+        >>> print(InputError("Dense", "[..., 3]", ArraySpec((2, 4))).inside("layers[0]"))
+        Dense at 'layers[0]' takes [..., 3], but got float32[2,4].
+    """
+
+    def __init__(self, layer: str, expected: str, got: Any, path: str = ""):
+        self.parts = layer, expected, got, path
+        where = f" at '{path}'" if path else ""
+        super().__init__(f"{layer}{where} takes {expected}, but got {got}.")
+
+    def inside(self, path: str) -> InputError:
+        """The same error, of a layer that stands deeper in a model."""
+        layer, expected, got, inner = self.parts
+        return InputError(layer, expected, got, f"{path}.{inner}" if inner else path)

@@ -231,6 +231,33 @@ def define_primitive(
     mlir.register_lowering(primitive, lambda ctx, *args, **params: impl(*args, **params))
 
 
+def define_pure_primitive(
+    primitive: Primitive, *, impl: Callable, abstract_eval: Callable, jvp: Callable, batch: Callable
+) -> None:
+    """Register the rules of a primitive without effects; what is compiled is what `impl` does."""
+    primitive.multiple_results = True
+    primitive.def_impl(impl)
+    primitive.def_abstract_eval(abstract_eval)
+    ad.primitive_jvps[primitive] = jvp
+    _batching.fancy_primitive_batchers[primitive] = lambda axis, args, dims, **params: batch(
+        axis.name, args, dims, **params
+    )
+    mlir.register_lowering(primitive, mlir.lower_fun(impl, multiple_results=True))
+
+
+def jvp_of(function: Callable, primals: Sequence, tangents: Sequence) -> tuple[list, list]:
+    """`jax.jvp` of a flat function, in the directions that are not symbolically zero."""
+    at = [i for i, dot in enumerate(tangents) if not isinstance(dot, ad.Zero)]
+
+    def of_some(*some):
+        merged = list(primals)
+        for i, x in zip(at, some, strict=True):
+            merged[i] = x
+        return function(*merged)
+
+    return jax.jvp(of_some, [primals[i] for i in at], [tangents[i] for i in at])
+
+
 def is_mapped(value: Any) -> bool:
     """Whether a value depends on the axis of the innermost `vmap`."""
     return isinstance(value, _batching.BatchTracer) and value._trace is current_trace()

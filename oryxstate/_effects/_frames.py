@@ -20,6 +20,9 @@ Leaves = tuple[Any, ...]
 class Frame:
     """The variables of one root call, or of one run of a loop body inside it.
 
+    Attributes:
+        model: what is called, if this is the frame of a root call.
+
     Example:
         >>> import jax.numpy as jnp
         >>> from oryxstate._effects import _frames, _primitives
@@ -40,6 +43,7 @@ class Frame:
         self.values: dict[Name, Leaves] = {}
         self.avals: dict[Name, tuple] = {}
         self.written: set[Name] = set()
+        self.model: Any = None
         self._entered = set(constant)
         self.hold(values)
 
@@ -79,7 +83,7 @@ class Frame:
 
     def close(self) -> None:
         """Let go of all values, so that a frame that leaked keeps nothing alive."""
-        self.trace = None
+        self.trace = self.model = None
         self.values = {}
         self.avals = {}
 

@@ -60,10 +60,12 @@ def _state_trace() -> Iterator[_jax.Trace]:
 
 
 @contextlib.contextmanager
-def open_root(values: Mapping[Name, _frames.Leaves]) -> Iterator[_frames.Frame]:
+def open_root(
+    values: Mapping[Name, _frames.Leaves], constant: Iterable[Name]
+) -> Iterator[_frames.Frame]:
     """Hold the variables of a module for the length of a root call."""
     with _state_trace() as trace:
-        frame = _frames.Frame(trace, values, constant=values)
+        frame = _frames.Frame(trace, values, constant)
         with _frames.pushed(frame, is_root=True):
             try:
                 yield frame

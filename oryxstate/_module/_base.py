@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import equinox as eqx
@@ -45,7 +44,9 @@ class Module(metaclass=_construct.ModuleMeta):
 
     __layout__: ClassVar[Layout]
     __generated_init__: ClassVar[bool] = True
-    __rule__: ClassVar[Callable[..., Any] | None] = None
+    __keywords__: ClassVar[dict[str, bool]] = {}
+    if not TYPE_CHECKING:  # what an author may write, as a method
+        call_batched = None
 
     name: str | None = static(default=None, kw_only=True)
 

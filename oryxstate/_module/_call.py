@@ -10,22 +10,43 @@ import jax
 from oryxstate import _tree
 from oryxstate._effects import _frames, _trace, rules  # noqa: F401  (importing installs the rules)
 from oryxstate._errors import EffectError
-from oryxstate._module import _live, _pytree
+from oryxstate._module import _keywords, _live, _pytree
 
 
-def root(function: Callable[..., Any], tree: Any, args: tuple, kwargs: dict) -> tuple[Any, Any]:
+def root(
+    function: Callable[..., Any],
+    tree: Any,
+    args: tuple,
+    kwargs: dict,
+    *,
+    like: Callable[..., Any] | None = None,
+    path: str = "",
+    constant: bool = True,
+) -> tuple[Any, Any]:
     """Run `function(live tree, *args, **kwargs)` as a root call: `(output, updated tree)`.
 
     Pure: nothing leaks out, whatever happens inside.
+
+    Args:
+        function: what is run.
+        tree: a module, or a pytree that holds modules.
+        args: positional arguments.
+        kwargs: keywords, of `function` or for the layers in the tree.
+        like: whose signature says which keywords are for `function`, if not its own.
+        path: where the tree stands in the model, for messages.
+        constant: whether the state that enters is a constant for gradients.
     """
     if _frames.any_open():  # parts of it may be live in another root call: take their values
         leaves, treedef = jax.tree.flatten(tree)
         tree = jax.tree.unflatten(treedef, leaves)
-    call = _live.Root(_frames.level())
-    live, values = _live.enter(tree, call)
-    with _trace.open_root(values) as call.frame:
-        out = function(live, *args, **kwargs)
-        return _live.strip(out, call.level), _live.leave(tree, call)
+    own, threaded = _keywords.split(like or function, tree, kwargs)
+    keywords, arrays = _keywords.held(threaded, _frames.level())
+    call = _live.Root(_frames.level(), keywords)
+    live, values = _live.enter(tree, call, path)
+    with _trace.open_root({**values, **arrays}, values if constant else ()) as call.frame:
+        call.frame.model = live
+        out = function(live, *args, **own)
+        return _live.strip(out, call.level), _live.leave(tree, call, path)
 
 
 def root_of_rule(rule: Callable[..., Any], module: Any, args: tuple, kwargs: dict) -> Any:
@@ -46,7 +67,7 @@ def root_of_rule(rule: Callable[..., Any], module: Any, args: tuple, kwargs: dic
 def compose(rule: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> Any:
     """Run such a rule inside a root call, and assign what it changes to the module's place."""
     out, before, new = _follow(rule, live, args, kwargs)
-    _assign(live, before, new, type(live).__name__)
+    assign(live, before, new, type(live).__name__)
     return out
 
 
@@ -79,7 +100,7 @@ def _same_type(new: Any, old: Any, kind: str) -> Any:
     return jax.tree.unflatten(treedef, leaves)
 
 
-def _assign(live: Any, before: Any, new: Any, path: str) -> None:
+def assign(live: Any, before: Any, new: Any, path: str) -> None:
     """Write every changed state field of `new`, and refuse any other change."""
     for field in live.__layout__.data:
         parts = [_parts(module, field) for module in (before, new)]
@@ -99,7 +120,7 @@ def _assign(live: Any, before: Any, new: Any, path: str) -> None:
                 )
         for member, old, child in zip(_parts(live, field), *parts, strict=True):
             if _pytree.is_module(old):
-                _assign(member, old, child, f"{path}.{field}")
+                assign(member, old, child, f"{path}.{field}")
 
 
 def _parts(module: Any, field: str) -> list[Any]:

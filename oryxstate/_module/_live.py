@@ -14,7 +14,8 @@ from oryxstate import _tree
 from oryxstate._effects import _frames, _primitives
 from oryxstate._effects._names import Name
 from oryxstate._errors import EffectError
-from oryxstate._module import _pytree
+from oryxstate._module import _keywords, _pytree
+from oryxstate._module._keywords import NONE, Keywords
 from oryxstate._module._pytree import AUX, PLACE, ROOT
 
 ENDED = (
@@ -27,8 +28,8 @@ ENDED = (
 class Root:
     """A root call; live modules reach their frame through it."""
 
-    def __init__(self, level: int):
-        self.level = level
+    def __init__(self, level: int, keywords: Keywords = NONE):
+        self.level, self.keywords = level, keywords
         self.frame: Any = None  # a `_frames.Frame` from when the call begins
 
 
@@ -50,7 +51,12 @@ class Place:
         self.treedefs: dict[str, Any] = {}
         self.refs: dict[str, tuple] = {}
 
-    def _frame(self) -> _frames.Frame:
+    def frame(self) -> _frames.Frame:
+        """The frame of the root call.
+
+        Raises:
+            EffectError: if that has ended.
+        """
         frame = self.root.frame
         if frame is None or frame.closed:
             raise EffectError(ENDED.format(path=self.path or "root", kind=self.kind))
@@ -62,14 +68,14 @@ class Place:
 
     def read(self, field: str) -> Any:
         """The current value."""
-        name, frame = self.name(field), self._frame()
+        name, frame = self.name(field), self.frame()
         leaves = _primitives.read(name, frame.avals[name], self.refs.get(field, ()))
         return jax.tree.unflatten(self.treedefs[field], leaves)
 
     def conform(self, field: str, value: Any) -> tuple:
         """The leaves of a value, with the types of the field."""
         refs, name = self.refs.get(field), self.name(field)
-        avals = _frames.avals_of(refs) if refs else self._frame().avals[name]
+        avals = _frames.avals_of(refs) if refs else self.frame().avals[name]
         where = f"state '{name}' of {self.kind}"
         return _tree.conform(value, avals, self.treedefs[field], where)
 
@@ -89,6 +95,7 @@ def enter(tree: Any, root: Root, path: str = "") -> tuple[Any, dict[Name, tuple]
             for field, leaves in place.refs.items():
                 values[place.name(field)] = leaves
             place.refs = {}
+            values.update(_keywords.counters(module, root.keywords, root.level, path))
         return module
 
     return _pytree.map_modules(live, tree, path), values
@@ -102,8 +109,8 @@ def enter_value(module: Any) -> Any:
             return child
         return enter_value(child)
 
-    level, path = module.__dict__[AUX][2].scope
-    root = Root(level)
+    level, path, keywords = module.__dict__[AUX][2].scope
+    root = Root(level, keywords)
     root.frame = module.__dict__[ROOT]
     return _live(module, root, path, _pytree.map_children(live, module, path))[0]
 
@@ -111,9 +118,10 @@ def enter_value(module: Any) -> Any:
 def _live(module: Any, root: Root, path: str, children: dict) -> tuple[Any, Place | None]:
     """A copy without its state, which the place refers to; the module itself if it has none."""
     states = module.__layout__.state
-    if not states and not children:
+    if not (states or children or module.__keywords__ or module.call_batched):
         return module, None
-    aux = _pytree.with_scope(module.__dict__[AUX], (root.level, path))
+    scope = _pytree.Scope(root.level, path, root.keywords)
+    aux = _pytree.with_scope(module.__dict__[AUX], scope)
     live = _pytree.with_data(module, children, aux=aux)
     live.__dict__.pop(ROOT, None)
     live.__dict__[PLACE] = place = Place(root, path, type(module).__name__)
@@ -149,13 +157,31 @@ def strip(tree: Any, level: int) -> Any:
             module = _pytree.value_of(module)
         data = _pytree.map_children(plain, module, path)
         scope = _pytree.scope_of(module)
-        if scope is None or scope[0] != level:
+        if scope is None or scope.level != level:
             return _pytree.with_data(module, data)
         out = _pytree.with_data(module, data, aux=_pytree.with_scope(module.__dict__[AUX], None))
         out.__dict__.pop(ROOT, None)
         return out
 
     return _pytree.map_modules(plain, tree, "")
+
+
+def path_of(module: Any) -> str:
+    """Where a module stands in the innermost root call, empty if it is the root or not in it."""
+    if PLACE in module.__dict__:
+        return module.__dict__[PLACE].path
+    root = _frames.root_at(_frames.level() - 1)
+    found: list[str] = []
+
+    def look(other: Any, path: str) -> Any:
+        if other is module:
+            found.append(path.removeprefix("."))
+        _pytree.map_children(look, other, path)
+        return other
+
+    if root is not None:
+        _pytree.map_modules(look, root.model, "")
+    return found[0] if found else ""
 
 
 def is_live(module: Any) -> bool:
@@ -176,5 +202,5 @@ def stands_in_root(module: Any) -> bool:
     if frame is not None and not frame.closed:
         return True
     if _frames.any_open():
-        raise EffectError(ENDED.format(path=scope[1] or "root", kind=type(module).__name__))
+        raise EffectError(ENDED.format(path=scope.path or "root", kind=type(module).__name__))
     return False

@@ -22,8 +22,19 @@ from oryxstate._module._fields import Layout
 
 AUX, PLACE, REST, ROOT = "__aux__", "__place__", "__rest__", "__root__"
 
-Scope = tuple[int, str]
-"""The level of a root call, and the path of a module in it."""
+
+class Scope(NamedTuple):
+    """The place of a module in a root call.
+
+    Attributes:
+        level: of the root call.
+        path: of the module in it.
+        keywords: of the root call, hashable (see `_keywords.py`).
+    """
+
+    level: int
+    path: str
+    keywords: Any
 
 
 class Extra(NamedTuple):
@@ -96,7 +107,7 @@ def _children(module: Any) -> tuple[Any, ...]:
 
 def _complete(d: dict[str, Any], extra: Extra) -> None:
     if extra.scope is not None:
-        d[ROOT] = _frames.root_at(extra.scope[0])
+        d[ROOT] = _frames.root_at(extra.scope.level)
     if extra.rests:
         d[REST] = {rest.field: (d.pop(rest.field), rest) for rest in extra.rests}
 

@@ -1,0 +1,199 @@
+"""How does what is written for one example get to see the whole batch?
+
+A primitive that climbs down the stack of traces and collects the axis of each `vmap` that it meets,
+until nothing below maps any more; only there it is computed, with all these axes in front. (JAX's
+own `custom_vmap` has no derivative, and would compute at the first `vmap`.)
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from oryxstate import _jax
+
+batched_p = _jax.Primitive("batched")
+
+Run = Callable[[Sequence, Sequence], tuple[list, list]]
+
+
+class Examples(NamedTuple):
+    """What is computed, for one example and for a batch.
+
+    Each is called as `run(shared, inputs)` and returns `(outputs, new)`; for a batch all `inputs`
+    and `outputs` have an axis of examples in front. `new` belongs to all examples.
+    """
+
+    one: Run
+    batch: Run
+
+
+class _Gathered(threading.local):
+    names: frozenset = frozenset()
+
+
+_gathered = _Gathered()
+
+
+def not_gathered(axis_names: Sequence) -> tuple:
+    """Those of the named axes that a batch being computed does not hold in its examples."""
+    return tuple(name for name in axis_names if name not in _gathered.names)
+
+
+def per_example(examples: Examples, shared: Sequence, inputs: Sequence) -> tuple[list, list]:
+    """`(outputs, new)` of one example, computed together with all others of every `vmap` around.
+
+    Args:
+        examples: what is computed.
+        shared: arrays that belong to all examples.
+        inputs: arrays of one example.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from oryxstate._effects import _batched
+        >>> def batch(shared, inputs):
+        ...     (x,) = inputs
+        ...     return [x - x.mean()], [x.mean()]
+        >>> examples = _batched.Examples(lambda shared, inputs: (inputs, [inputs[0]]), batch)
+        >>> def centered(x):
+        ...     (y,), _ = _batched.per_example(examples, [], [x])
+        ...     return y
+        >>> jax.vmap(centered)(jnp.array([1.0, 3.0])).tolist()
+        [-1.0, 1.0]
+    """
+
+    def alone(*operands: Any) -> tuple[list, list]:
+        some, xs = operands[: len(shared)], operands[len(shared) :]
+        out, new = examples.batch(some, [jnp.expand_dims(x, 0) for x in xs])
+        return [x[0] for x in out], new
+
+    staged = jax.make_jaxpr(alone, return_shape=True)(*shared, *inputs)
+    out_count = len(jax.tree.leaves(staged[1][0]))
+    avals = tuple(var.aval for var in _jax.outvars(staged[0]))
+    flat = batched_p.bind(
+        *shared,
+        *inputs,
+        examples=examples,
+        split=len(shared),
+        sizes=(),
+        names=frozenset(),
+        has_axes=(False,) * len(inputs),
+        out_avals=avals[:out_count],
+        new_avals=avals[out_count:],
+    )
+    return list(flat[:out_count]), list(flat[out_count:])
+
+
+def _compute(*operands, examples, split, sizes, names, has_axes, **_):
+    shared, inputs = operands[:split], operands[split:]
+    if not sizes:
+        out, new = examples.one(shared, inputs)
+        return [*out, *new]
+    count, before = math.prod(sizes), _gathered.names
+    together = [
+        x.reshape(count, *x.shape[len(sizes) :])
+        if has
+        else jnp.broadcast_to(x, (count, *jnp.shape(x)))
+        for x, has in zip(inputs, has_axes, strict=True)
+    ]
+    _gathered.names = before | names
+    try:
+        out, new = examples.batch(shared, together)
+    finally:
+        _gathered.names = before
+    return [*(y.reshape(*sizes, *y.shape[1:]) for y in out), *new]
+
+
+def _abstract(*_, sizes, out_avals, new_avals, **__):
+    return [*(aval.update(shape=(*sizes, *aval.shape)) for aval in out_avals), *new_avals]
+
+
+def _jvp(primals, tangents, **params):
+    return _jax.jvp_of(lambda *xs: _compute(*xs, **params), primals, tangents)
+
+
+def _batch(axis_name, operands, dims, *, split, **params):
+    if any(dim is not None for dim in dims[:split]):
+        return _batch_of_members(operands, dims, split=split, **params)
+    sizes, has_axes = params.pop("sizes"), params.pop("has_axes")
+    inputs, dims = operands[split:], dims[split:]
+    (size,) = {jnp.shape(x)[d] for x, d in zip(inputs, dims, strict=True) if d is not None}
+    moved = [
+        jnp.moveaxis(x, dim, 0)
+        if dim is not None
+        else jnp.broadcast_to(x, (size, *jnp.shape(x)))
+        if has
+        else x
+        for x, dim, has in zip(inputs, dims, has_axes, strict=True)
+    ]
+    now_has = tuple(has or d is not None for has, d in zip(has_axes, dims, strict=True))
+    # An input that gets its first axis now lacks those that were collected before.
+    moved = [
+        _with_axes(x, sizes) if now and not has else x
+        for x, has, now in zip(moved, has_axes, now_has, strict=True)
+    ]
+    params["names"] |= {axis_name}
+    out = batched_p.bind(
+        *operands[:split],
+        *moved,
+        split=split,
+        sizes=(size, *sizes),
+        has_axes=now_has,
+        **params,
+    )
+    outputs = len(params["out_avals"])
+    return out, [0] * outputs + [None] * (len(out) - outputs)
+
+
+def _with_axes(x: Any, sizes: tuple) -> Any:
+    """Put axes of these sizes behind the first."""
+    wide = jnp.expand_dims(x, tuple(range(1, 1 + len(sizes))))
+    return jnp.broadcast_to(wide, (x.shape[0], *sizes, *x.shape[1:]))
+
+
+def _batch_of_members(operands, dims, *, examples, split, sizes, has_axes, **params):
+    """What is shared is mapped: it is that of several models, each with examples of its own."""
+    (size,) = {jnp.shape(x)[d] for x, d in zip(operands, dims, strict=True) if d is not None}
+    # Of an input the members stand behind the examples.
+    targets = [0] * split + [len(sizes) if has else 0 for has in has_axes]
+    moved = [
+        x if dim is None else jnp.moveaxis(x, dim, target)
+        for x, dim, target in zip(operands, dims, targets, strict=True)
+    ]
+
+    def mapped(run: Run, axis: int) -> Run:
+        in_axes = (
+            [None if d is None else 0 for d in dims[:split]],
+            [None if d is None else axis for d in dims[split:]],
+        )
+
+        def members(shared, inputs):
+            return jax.vmap(run, in_axes, (axis, 0), axis_size=size)(list(shared), list(inputs))
+
+        return members
+
+    def wider(avals: Sequence) -> tuple:
+        return tuple(aval.update(shape=(size, *aval.shape)) for aval in avals)
+
+    params["out_avals"] = wider(params["out_avals"])
+    params["new_avals"] = wider(params["new_avals"])
+    out = batched_p.bind(
+        *moved,
+        examples=Examples(mapped(examples.one, 0), mapped(examples.batch, 1)),
+        split=split,
+        sizes=sizes,
+        has_axes=has_axes,
+        **params,
+    )
+    outputs = len(params["out_avals"])
+    return out, [len(sizes)] * outputs + [0] * (len(out) - outputs)
+
+
+_jax.define_pure_primitive(
+    batched_p, impl=_compute, abstract_eval=_abstract, jvp=_jvp, batch=_batch
+)

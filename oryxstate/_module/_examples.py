@@ -1,0 +1,71 @@
+"""How is a layer called that has a rule for whole batches?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from oryxstate import _tree
+from oryxstate._effects import _batched
+from oryxstate._module import _call, _pytree
+
+
+def call(one: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> Any:
+    """Run a live layer on one example, its `call_batched` on all examples of the `vmap`s around.
+
+    Args:
+        one: its `call` as written, for an example without others.
+        live: the layer.
+        args: the arguments of the call, for one example.
+        kwargs: its keywords, complete.
+    """
+    before = _pytree.value_of(live)
+    shared, structure = jax.tree.flatten(before)
+    leaves, given = jax.tree.flatten((args, kwargs))
+    at = [i for i, leaf in enumerate(leaves) if _tree.is_array(leaf)]
+    written = _state_leaves(before)
+    out_structure: Any = None
+
+    def run(function: Callable[..., Any], shared: Any, inputs: Any) -> tuple[list, list]:
+        nonlocal out_structure
+        for i, x in zip(at, inputs, strict=True):
+            leaves[i] = x
+        xs, keywords = jax.tree.unflatten(given, leaves)
+        layer = jax.tree.unflatten(structure, shared)
+        out, new = _call.root(
+            lambda live, *args: function(live, *args, **keywords),
+            layer,
+            xs,
+            {},
+            path=live.__dict__[_pytree.PLACE].path,
+            constant=False,
+        )
+        flat, out_structure = jax.tree.flatten(out)
+        new = jax.tree.leaves(new)
+        return flat, [new[i] for i in written]
+
+    def batch(shared: Any, inputs: Any) -> tuple[list, list]:
+        return run(type(live).call_batched, shared, inputs)
+
+    examples = _batched.Examples(lambda shared, inputs: run(one, shared, inputs), batch)
+    out, new = _batched.per_example(examples, shared, [leaves[i] for i in at])
+    changed = list(shared)
+    for i, leaf in zip(written, new, strict=True):
+        changed[i] = leaf
+    _call.assign(live, before, jax.tree.unflatten(structure, changed), type(live).__name__)
+    return jax.tree.unflatten(out_structure, out)
+
+
+def _state_leaves(module: Any) -> list[int]:
+    """The positions of state among the leaves of a module."""
+
+    def marked(module: Any, path: str) -> Any:
+        data = _pytree.map_children(marked, module, path)
+        for field in module.__layout__.state:
+            data[field] = jax.tree.map(lambda _: True, getattr(module, field))
+        return _pytree.with_data(module, data)
+
+    leaves = jax.tree.leaves(marked(module, ""))
+    return [i for i, leaf in enumerate(leaves) if leaf is True]

@@ -1,0 +1,209 @@
+"""Which keywords of a root call reach the layers in it, and with which values?
+
+A layer names what it takes as keyword-only parameters of its `call`, as `training` and `rng`. What
+it is not given it gets from the root call, however deep it stands. Values that are static travel
+with the place of a live module, as part of what JAX compares, so that a cached trace of one value
+is not used for another; arrays are variables of the root's frame, as state is.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oryxstate import _tree
+from oryxstate._effects import _keys, _primitives
+from oryxstate._effects._names import Name
+from oryxstate._module import _pytree
+from oryxstate._module._static import check_static, type_key
+
+RNG = "rng"
+"""The keyword of which every layer gets a key of its own."""
+
+
+class Keywords(NamedTuple):
+    """Keywords of a root call for the layers in it.
+
+    Attributes:
+        static: the static ones, as (name, value, what tells equal values apart).
+        arrays: the names of the others, with the structure of their values.
+    """
+
+    static: tuple[tuple[str, Any, Any], ...] = ()
+    arrays: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def names(self) -> set[str]:
+        """All names."""
+        return {name for name, *_ in (*self.static, *self.arrays)}
+
+
+NONE = Keywords()
+
+
+def taken_by(call: Callable[..., Any]) -> dict[str, bool]:
+    """The keyword-only parameters of a `call`, and whether each must be given."""
+    return {
+        name: parameter.default is parameter.empty
+        for name, parameter in inspect.signature(call).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def split(function: Callable[..., Any], tree: Any, kwargs: dict) -> tuple[dict, dict]:
+    """The keywords that `function` takes itself, and those that are for the layers in `tree`.
+
+    Raises:
+        TypeError: for a keyword that neither takes, naming those that they do.
+    """
+    if not kwargs:
+        return {}, {}
+    inside = taken_inside(tree)
+    layer = getattr(type(tree), "__keywords__", {})  # which a layer gets like those inside it
+    own = {k: v for k, v in kwargs.items() if k not in layer and accepts(function, k)}
+    unknown = [name for name in kwargs if name not in own and name not in inside]
+    if unknown:
+        own_names = {n for n in _parameters(function) or () if accepts(function, n)} - {"self"}
+        known = sorted(inside | own_names)
+        raise TypeError(
+            f"neither {type(tree).__name__} nor a layer in it takes a keyword `{unknown[0]}`. "
+            f"They take: {', '.join(known) or 'none'}."
+        )
+    return own, {name: value for name, value in kwargs.items() if name in inside}
+
+
+def accepts(function: Callable[..., Any], name: str) -> bool:
+    """Whether a function takes a keyword of this name."""
+    parameters = _parameters(function)
+    if parameters is None:
+        return True
+    kinds = {p.kind for p in parameters.values()}
+    by_name = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter.VAR_KEYWORD in kinds or (
+        name in parameters and parameters[name].kind in by_name
+    )
+
+
+def _parameters(function: Callable[..., Any]) -> Any:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):  # built in, without a signature
+        return None
+
+
+def taken_inside(tree: Any) -> set[str]:
+    """The keywords that layers in a pytree take, at any depth."""
+    found: set[str] = set()
+
+    def look(module: Any, path: str) -> Any:
+        found.update(module.__keywords__)
+        _pytree.map_children(look, module, path)
+        return module
+
+    _pytree.map_modules(look, tree, "")
+    return found
+
+
+def held(kwargs: dict, level: int) -> tuple[Keywords, dict[Name, tuple]]:
+    """Keywords for the layers of a root call, and the variables that hold those with arrays."""
+    static, arrays, values = [], [], {}
+    for name, value in sorted(kwargs.items()):
+        leaves, treedef = jax.tree.flatten(value)
+        if leaves and all(map(_tree.is_array, leaves)):
+            arrays.append((name, treedef))
+            values[_variable(level, name)] = tuple(map(jnp.asarray, leaves))
+        else:
+            check_static(value, f"keyword `{name}`")
+            static.append((name, value, type_key(value)))
+    return Keywords(tuple(static), tuple(arrays)), values
+
+
+def _variable(level: int, name: str) -> Name:
+    return Name(level, "", f"keyword {name}")  # no field has a name with a space
+
+
+def _counter(level: int, path: str) -> Name:
+    return Name(level, path, "calls with rng")
+
+
+def counters(module: Any, keywords: Keywords, level: int, path: str) -> dict[Name, tuple]:
+    """The variable that counts the calls of a layer that takes a key, if there is one."""
+    if RNG not in module.__keywords__ or RNG not in keywords.names:
+        return {}
+    return {_counter(level, path): (np.int32(0),)}
+
+
+def completed(module: Any, args: tuple, kwargs: dict) -> dict:
+    """The keywords that a layer is called with: those given to it, and those of the root call.
+
+    Raises:
+        TypeError: if one that it needs is given by neither, naming the layer and its path.
+    """
+    place = module.__dict__.get(_pytree.PLACE)
+    complete = dict(kwargs)
+    for name, required in module.__keywords__.items():
+        if name in kwargs:
+            continue
+        mapped = (args, kwargs, _own_arrays(module, place))
+        found = () if place is None else tuple(_found(place, name, mapped))
+        if found:
+            complete[name] = found[0]
+        elif required:
+            raise TypeError(missing(module, place.path if place else "", name))
+    return complete
+
+
+def _own_arrays(module: Any, place: Any) -> list:
+    """The arrays of a layer itself, but for state that its root call holds."""
+    own, refs = module.__dict__, {} if place is None else place.refs
+    names = set(module.__layout__.data) - set(module.__layout__.children)
+    return [own[name] for name in sorted(names) if name in own] + list(refs.values())
+
+
+def missing(module: Any, path: str, name: str) -> str:
+    """The text of the error for a keyword that a layer needs."""
+    where = f" at '{path}'" if path else ""
+    return (
+        f"{type(module).__name__}{where} needs `{name}`. Give it where the model is called, "
+        f"`model.call_and_update(x, {name}=...)`, from where it reaches every layer that takes it."
+    )
+
+
+def _found(place: Any, name: str, mapped: Any) -> Iterator[Any]:
+    keywords = place.root.keywords
+    for known, value, _ in keywords.static:
+        if known == name:
+            yield value
+    for known, treedef in keywords.arrays:
+        if known == name:
+            value = _read(place, _variable(place.root.level, name))
+            value = jax.tree.unflatten(treedef, value)
+            yield _own_key(place, value, mapped) if name == RNG else value
+
+
+def _read(place: Any, name: Name) -> tuple:
+    return _primitives.read(name, place.frame().avals[name])
+
+
+def _own_key(place: Any, key: Any, mapped: Any) -> Any:
+    """The key of one call of one layer, and for each example of a `vmap`."""
+    name = _counter(place.root.level, place.path)
+    (count,) = _read(place, name)
+    _primitives.write(name, (count + np.int32(1),))
+    for word in _words(place.path):
+        key = jax.random.fold_in(key, word)
+    return _keys.for_each_example(jax.random.fold_in(key, count), mapped)
+
+
+@functools.cache
+def _words(path: str) -> tuple[np.uint32, ...]:
+    """64 bits of a path, so that no two layers of a model share a key."""
+    digest = hashlib.sha256(f"oryxstate {path}".encode()).digest()
+    return tuple(np.frombuffer(digest[:8], np.uint32))

@@ -1,0 +1,193 @@
+"""How are layers put together, one after another or side by side?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax import lax
+
+from oryxstate._module._fields import static
+from oryxstate._tree import make_array_spec
+from oryxstate.nn._layer import Layer, LayerParams
+from oryxstate.nn._parts import build, check_parts
+from oryxstate.nn._template import chain_with
+
+
+class _Parts(Layer):
+    """Layers in a tuple."""
+
+    layers: tuple[Any, ...]
+
+    @classmethod
+    def check(cls, *parts: Any) -> None:
+        """Every part can be called."""
+        check_parts(cls.__name__, parts)
+
+
+@chain_with
+class Serial(_Parts):
+    """One layer after another: `a >> b >> c`. Without any, the input as it is.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> from oryxstate import nn
+        >>> model = ox.init(nn.Dense.of(4) >> jax.nn.relu)(jax.random.key(0), jnp.ones(3))
+        >>> model(jnp.ones(3)).shape
+        (4,)
+    """
+
+    @classmethod
+    def initialize(cls, init_key: Any, in_spec: Any, *parts: Any) -> LayerParams:
+        """Each part on the output of the one before it, each with a key of its own."""
+        layers, out_spec = [], in_spec
+        for i, part in enumerate(parts):
+            key = jax.random.fold_in(init_key, i)
+            layer, infer = build(part, key, out_spec, f"layers[{i}]")
+            layers.append(layer)
+            out_spec = infer()
+        return LayerParams(params={"layers": tuple(layers)}, out_spec=out_spec)
+
+    def call(self, *inputs: Any) -> Any:
+        """The output of the last layer."""
+        for layer in self.layers:
+            inputs = (layer(*inputs),)
+        return inputs[0] if len(inputs) == 1 else inputs
+
+
+class FanOut(_Parts):
+    """The same inputs to each layer; the outputs as a tuple."""
+
+    @classmethod
+    def initialize(cls, init_key: Any, in_spec: Any, *parts: Any) -> LayerParams:
+        """Each part on the inputs, each with a key of its own."""
+        return _side_by_side(init_key, [in_spec] * len(parts), parts)
+
+    def call(self, *inputs: Any) -> tuple[Any, ...]:
+        """One output for each layer."""
+        return tuple(layer(*inputs) for layer in self.layers)
+
+
+class Parallel(_Parts):
+    """The i-th input to the i-th layer; the outputs as a tuple.
+
+    The inputs are the arguments, or the members of a tuple that is the only one.
+    """
+
+    @classmethod
+    def initialize(cls, init_key: Any, in_spec: Any, *parts: Any) -> LayerParams:
+        """The i-th part on the i-th input, each with a key of its own."""
+        if not isinstance(in_spec, tuple) or len(in_spec) != len(parts):
+            raise cls.wrong_input(f"{len(parts)} inputs", in_spec)
+        return _side_by_side(init_key, in_spec, parts)
+
+    def call(self, *inputs: Any) -> tuple[Any, ...]:
+        """One output for each layer."""
+        given = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], tuple) else inputs
+        self.check_input(len(given) == len(self.layers), f"{len(self.layers)} inputs", given)
+        return tuple(layer(x) for layer, x in zip(self.layers, given, strict=True))
+
+
+def _side_by_side(init_key: Any, in_specs: Any, parts: tuple[Any, ...]) -> LayerParams:
+    built = [
+        build(part, jax.random.fold_in(init_key, i), in_spec, f"layers[{i}]")
+        for i, (part, in_spec) in enumerate(zip(parts, in_specs, strict=True))
+    ]
+    out_spec = tuple(infer() for _, infer in built)
+    return LayerParams(params={"layers": tuple(layer for layer, _ in built)}, out_spec=out_spec)
+
+
+class Residual(Layer):
+    """`shortcut(x) + body(x)`, where the shortcut is the input as it is unless another is given.
+
+    Source: He et al., Deep Residual Learning for Image Recognition, 2015.
+    """
+
+    body: Any
+    shortcut: Any
+
+    @classmethod
+    def check(cls, body: Any, shortcut: Any = None) -> None:
+        """Both can be called."""
+        check_parts("Residual", (body, *([] if shortcut is None else [shortcut])))
+
+    @classmethod
+    def initialize(
+        cls, init_key: Any, in_spec: Any, body: Any, shortcut: Any = None
+    ) -> LayerParams:
+        """Both on the input, each with a key of its own."""
+        keys = jax.random.split(init_key)
+        inner, infer = build(body, keys[0], in_spec, "body")
+        around, out_spec = None, in_spec
+        if shortcut is not None:
+            around, infer_around = build(shortcut, keys[1], in_spec, "shortcut")
+            out_spec = infer_around()
+        if infer() != out_spec:
+            raise cls.wrong_input(f"a body that returns {out_spec}, as its shortcut", infer())
+        return LayerParams(params={"body": inner, "shortcut": around}, out_spec=out_spec)
+
+    def call(self, x: Any) -> Any:
+        """The sum."""
+        return jax.tree.map(jax.numpy.add, self._around(x), self.body(x))
+
+    def _around(self, x: Any) -> Any:
+        return x if self.shortcut is None else self.shortcut(x)
+
+
+class Branch(_Parts):
+    """One of its layers, chosen by an index; the state of the others stays as it was.
+
+    The index is clamped, as by `jax.lax.switch`. All outputs have one type.
+    """
+
+    @classmethod
+    def initialize(cls, init_key: Any, in_spec: Any, *parts: Any) -> LayerParams:
+        """Each part on the inputs after the index, each with a key of its own."""
+        if not parts:
+            raise ValueError("Branch needs at least one layer to choose from.")
+        if not isinstance(in_spec, tuple) or len(in_spec) < 2:
+            raise cls.wrong_input("an index and an input", in_spec)
+        rest = in_spec[1] if len(in_spec) == 2 else in_spec[1:]
+        made = _side_by_side(init_key, [rest] * len(parts), parts)
+        outs = made.out_spec
+        if any(out != outs[0] for out in outs):
+            raise cls.wrong_input(f"layers that all return {outs[0]}", outs)
+        return LayerParams(params=made.params, out_spec=outs[0])
+
+    def call(self, index: Any, *inputs: Any) -> Any:
+        """The output of the chosen layer."""
+        return lax.switch(index, self.layers, *inputs)
+
+
+class Flatten(Layer):
+    """All axes of one example as one."""
+
+    @classmethod
+    def initialize(cls, init_key: Any, in_spec: Any) -> LayerParams:
+        """Nothing to learn."""
+        return LayerParams()
+
+    def call(self, x: jax.Array) -> jax.Array:
+        """A vector."""
+        return x.reshape(-1)
+
+
+class Reshape(Layer):
+    """The elements of one example in another shape, of which one length may be -1."""
+
+    shape: tuple[int, ...] = static()
+
+    @classmethod
+    def initialize(cls, init_key: Any, in_spec: Any, *shape: int) -> LayerParams:
+        """Nothing to learn; the number of elements fits."""
+        return LayerParams(info={"shape": shape})
+
+    def call(self, x: jax.Array) -> jax.Array:
+        """The same elements."""
+        try:
+            return x.reshape(self.shape)
+        except TypeError:
+            expected = f"as many elements as fit in {list(self.shape)}"
+            self.check_input(False, expected, make_array_spec(x))
+            raise

@@ -1,0 +1,158 @@
+"""Which layers normalize?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from oryxstate._effects._batched import not_gathered
+from oryxstate._errors import EffectError
+from oryxstate._module import _live
+from oryxstate._module._fields import param, state, static
+from oryxstate.nn._layer import Layer, LayerParams, single
+from oryxstate.nn._precision import computing, fraction, last, switched
+
+
+class BatchNorm(Layer):
+    """Normalize each feature over the batch and over all axes but the last.
+
+    It is written for one example: `jax.vmap` it, or the model that it is in, and it sees the whole
+    batch, however many `vmap`s stand around. While training it normalizes with the statistics of
+    the batch and updates the running ones,
+
+        mean <- momentum * mean + (1 - momentum) * batch mean
+
+    and the variance likewise, the biased one, from two passes; otherwise it uses the running ones.
+    (PyTorch's `momentum` is `1 - momentum`, its running variance unbiased; its `eps` is `epsilon`.)
+    Source: Ioffe and Szegedy, Batch Normalization, 2015.
+
+    Attributes:
+        scale: `[features]`, or None.
+        bias: `[features]`, or None.
+        mean: the running mean, `[features]`.
+        variance: the running variance, `[features]`.
+        momentum: the weight of the old statistics.
+        epsilon: added to the variance.
+        axis_name: named axes of other `vmap`s or of devices (`shard_map`) to average over too.
+        dtype: of the output; that of the input and parameters together if None.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> from oryxstate import nn
+        >>> xs = jnp.array([[1.0], [3.0]])
+        >>> norm = ox.init(nn.BatchNorm.of(momentum=0.5))(jax.random.key(0), xs[0])
+        >>> def train(norm, x):
+        ...     return norm.call_and_update(x, training=True)
+        >>> ys, norm = jax.vmap(train, (None, 0), (0, None))(norm, xs)
+        >>> ys.round(2).ravel().tolist(), float(norm.mean[0])
+        ([-1.0, 1.0], 1.0)
+    """
+
+    scale: Float[Array, " features"] | None = param()
+    bias: Float[Array, " features"] | None = param()
+    mean: Float[Array, " features"] = state()
+    variance: Float[Array, " features"] = state()
+    momentum: float = static(default=0.99)
+    epsilon: float = static(default=1e-5)
+    axis_name: tuple[str, ...] = static(default=())
+    dtype: Any = static(default=None)
+
+    @classmethod
+    def check(cls, *, momentum: float = 0.99, **options: Any) -> None:
+        """The momentum is a weight."""
+        fraction(cls.__name__, "momentum", momentum)
+
+    @classmethod
+    def initialize(
+        cls,
+        init_key: Any,
+        in_spec: Any,
+        *,
+        momentum: float = 0.99,
+        epsilon: float = 1e-5,
+        use_scale: bool = True,
+        use_bias: bool = True,
+        axis_name: str | tuple[str, ...] = (),
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+    ) -> LayerParams:
+        """Scale 1, bias 0, running mean 0 and variance 1.
+
+        Args:
+            init_key: not used.
+            in_spec: of one example, `[..., features]`.
+            momentum: the weight of the old statistics, in [0, 1).
+            epsilon: added to the variance.
+            use_scale: whether there is a scale.
+            use_bias: whether there is a bias.
+            axis_name: named axes to average over too.
+            dtype: of the output.
+            param_dtype: the dtype of parameters and statistics.
+        """
+        if single(cls, in_spec).ndim == 0:
+            raise cls.wrong_input("[..., features]", in_spec)
+        ones = jnp.ones(in_spec.shape[-1], param_dtype)
+        names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+        return LayerParams(
+            params={
+                "scale": ones if use_scale else None,
+                "bias": 0 * ones if use_bias else None,
+            },
+            info={"momentum": momentum, "epsilon": epsilon, "axis_name": names, "dtype": dtype},
+            state={"mean": 0 * ones, "variance": ones},
+        )
+
+    def call(self, x: Float[Array, "... features"], *, training: bool) -> Float[Array, "..."]:
+        """One example, normalized with the running statistics."""
+        if switched(training, "BatchNorm"):
+            raise EffectError(alone("BatchNorm", _live.path_of(self)))
+        return self._normalized(x, self.mean, self.variance)
+
+    def call_batched(
+        self, xs: Float[Array, "batch ... features"], *, training: bool
+    ) -> Float[Array, "batch ... features"]:
+        """All examples, normalized with their own statistics while training."""
+        size = self.mean.shape[0]
+        self.check_input(xs.ndim > 1 and xs.shape[-1] == size, f"[..., {size}]", xs[0])
+        if not switched(training, "BatchNorm"):
+            return self._normalized(xs, self.mean, self.variance)
+        wide = xs.astype(jnp.promote_types(xs.dtype, self.mean.dtype))
+        mean = self._average(wide)
+        variance = self._average(jnp.square(wide - last(mean, wide)))
+        self.assign(
+            mean=self._mixed(self.mean, mean), variance=self._mixed(self.variance, variance)
+        )
+        return self._normalized(xs, mean, variance)
+
+    def _average(self, xs: jax.Array) -> jax.Array:
+        mean = xs.mean(tuple(range(xs.ndim - 1)))
+        names = not_gathered(self.axis_name)
+        return lax.pmean(mean, names) if names else mean
+
+    def _mixed(self, old: jax.Array, new: jax.Array) -> jax.Array:
+        new = lax.stop_gradient(new).astype(old.dtype)
+        return self.momentum * old + (1 - self.momentum) * new
+
+    def _normalized(self, x: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
+        x, scale, bias, mean, variance = computing(
+            self.dtype, x, self.scale, self.bias, mean, variance
+        )
+        y = (x - last(mean, x)) * last(lax.rsqrt(variance + self.epsilon), x)
+        y = y if scale is None else y * last(scale, x)
+        return y if bias is None else y + last(bias, x)
+
+
+def alone(layer: str, path: str) -> str:
+    """The text of the error for one example without the others."""
+    where = f" at '{path}'" if path else ""
+    return (
+        f"{layer}{where} is training on one example alone, which has no statistics. Map the model "
+        "over the batch, `jax.vmap(lambda x: model.call_and_update(x, training=True), "
+        "out_axes=(0, None))(xs)`, and differentiate outside of the `vmap`: `jax.grad` of the mean "
+        "over the batch."
+    )

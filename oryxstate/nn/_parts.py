@@ -1,0 +1,100 @@
+"""How does a combinator make the parts that it is made of?"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+
+from oryxstate import _api
+from oryxstate._errors import InputError
+from oryxstate._module import _pytree
+from oryxstate._module._fields import static
+from oryxstate.nn._layer import Layer, LayerParams
+from oryxstate.nn._template import Template, in_spec_of, inputs_of
+
+
+class Lambda(Layer):
+    """A function as a layer.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from oryxstate import nn
+        >>> nn.Lambda(jnp.square)(jnp.array(3.0))
+        Array(9., dtype=float32, weak_type=True)
+    """
+
+    function: Callable[..., Any] = static()
+
+    @classmethod
+    def initialize(cls, init_key: Any, in_spec: Any, function: Callable[..., Any]) -> LayerParams:
+        """Nothing depends on the input."""
+        return LayerParams(info={"function": function})
+
+    def call(self, *inputs: Any) -> Any:
+        """What the function returns."""
+        return self.function(*inputs)
+
+
+def check_parts(kind: str, parts: tuple[Any, ...]) -> None:
+    """Raise for a part that is nothing to call.
+
+    Raises:
+        TypeError: naming the combinator, the part and the remedy.
+    """
+    for i, part in enumerate(parts):
+        if inspect.isclass(part) and issubclass(part, Layer):
+            raise TypeError(
+                f"part {i} of {kind} is the class {part.__name__}. Say how it is configured: "
+                f"`{part.__name__}.of(...)`."
+            )
+        if not (isinstance(part, Template) or callable(part)):
+            raise TypeError(
+                f"part {i} of {kind} is a {type(part).__name__}, {part!r}. Give a template, a "
+                "layer or a function."
+            )
+
+
+def as_module(part: Callable[..., Any]) -> Any:
+    """A module, ours or Equinox's, as it is; any other function as a layer."""
+    if _pytree.is_module(part) or isinstance(part, eqx.Module):
+        return part
+    function: Any = part
+    return Lambda(function)
+
+
+def build(part: Any, key: Any, in_spec: Any, path: str) -> tuple[Any, Callable[[], Any]]:
+    """The module of one part for inputs of these specs, and what gives the specs of its output.
+
+    Raises:
+        InputError: if there is none, naming its path.
+    """
+    if isinstance(part, Template):
+        with located(path):
+            layer, out_spec = part.build(key, in_spec)
+    else:
+        layer = as_module(part)
+        out_spec = lambda: in_spec_of((_api.spec(layer)(*inputs_of(in_spec)),))  # noqa: E731
+
+    def located_spec() -> Any:
+        with located(path):
+            return out_spec()
+
+    return layer, located_spec
+
+
+class located:
+    """A context in which an `InputError` is told where it happened."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __enter__(self) -> None:
+        """Nothing."""
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        """Raise the error again, with the path."""
+        if isinstance(error, InputError):
+            raise error.inside(self.path) from None

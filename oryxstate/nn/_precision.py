@@ -1,0 +1,66 @@
+"""In which dtype does a layer compute, and what is asked of its configuration?"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from oryxstate import _jax
+
+
+class Initializer(Protocol):
+    """What draws a parameter, as in `jax.nn.initializers`."""
+
+    def __call__(self, key: Any, shape: Any, dtype: Any, /) -> jax.Array:
+        """An array of this shape and dtype."""
+        ...
+
+
+def computing(dtype: Any, *values: Any) -> tuple[Any, ...]:
+    """Values in `dtype`, or in the dtype that they promote to; None stays None."""
+    arrays = [v for v in values if v is not None]
+    common = jnp.result_type(*(v.dtype for v in arrays)) if dtype is None else dtype
+    return tuple(None if v is None else jnp.asarray(v, common) for v in values)
+
+
+def last(vector: jax.Array, x: jax.Array) -> jax.Array:
+    """A vector for the last axis of `x`, with the rank of `x`: ranks are not promoted silently."""
+    return jnp.expand_dims(vector, tuple(range(x.ndim - vector.ndim)))
+
+
+def positive(layer: str, what: str, *values: int) -> None:
+    """Raise unless all are positive integers.
+
+    Raises:
+        ValueError: naming the layer and the value.
+    """
+    for value in values:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{layer}: `{what}` must be a positive integer, got {value!r}.")
+
+
+def fraction(layer: str, what: str, value: float) -> None:
+    """Raise unless a probability is in [0, 1).
+
+    Raises:
+        ValueError: naming the layer and the value.
+    """
+    if not 0 <= value < 1:
+        raise ValueError(f"{layer}: `{what}` must be in [0, 1), got {value!r}.")
+
+
+def switched(training: Any, layer: str) -> bool:
+    """The value of `training`, which decides what is traced.
+
+    Raises:
+        TypeError: if it is traced itself.
+    """
+    if isinstance(training, _jax.Tracer):
+        raise TypeError(
+            f"{layer} got a traced `training`, but which program is traced depends on it. Under "
+            "`jax.jit` make it static, `jax.jit(step, static_argnames='training')`, or close over "
+            "it."
+        )
+    return bool(training)

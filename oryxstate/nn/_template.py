@@ -1,0 +1,160 @@
+"""What is a layer before its input is known?"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
+
+import jax
+
+from oryxstate import _api
+from oryxstate._tree import make_array_spec
+
+if TYPE_CHECKING:
+    from oryxstate.nn._layer import Layer, LayerParams
+
+P = ParamSpec("P")
+L = TypeVar("L", bound="Layer")
+LayerOut = TypeVar("LayerOut", bound="Layer", covariant=True)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Template(Generic[L]):
+    """A layer class with its configuration; it becomes a layer when it sees an input.
+
+    `a >> b` is the template of `b` on the output of `a`; either may be a plain function.
+
+    Attributes:
+        layer: the class.
+        args: positional arguments of its `initialize` after `init_key` and `in_spec`.
+        options: keyword arguments of it, as pairs.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from oryxstate import nn
+        >>> template = nn.Dense.of(4) >> jax.nn.relu >> nn.Dense.of(2)
+        >>> template.spec(jnp.ones(3))
+        float32[2]
+        >>> model = template.init(jax.random.key(0), jnp.ones(3))
+        >>> model(jnp.ones(3)).shape
+        (2,)
+    """
+
+    layer: type[L]
+    args: tuple[Any, ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def init(self, key: Any, *inputs: Any, name: str | None = None) -> L:
+        """The layer for these inputs.
+
+        Args:
+            key: a random key.
+            *inputs: arrays or specs, or pytrees of them; only their shapes and dtypes matter.
+            name: the name of the layer.
+
+        Raises:
+            InputError: if there is no such layer for these inputs.
+        """
+        return self.build(key, in_spec_of(inputs), name)[0]
+
+    def build(self, key: Any, in_spec: Any, name: str | None = None) -> tuple[L, Callable[[], Any]]:
+        """The layer for inputs of these specs, and what gives the specs of its output."""
+        made = self.layer.initialize(key, in_spec, *self.args, **dict(self.options))
+        layer = self.layer.new(made, name)
+        if made.out_spec is not None:
+            return layer, lambda: made.out_spec
+        return layer, lambda: layer.spec(*inputs_of(in_spec))
+
+    def spec(self, *in_specs: Any, **keywords: Any) -> Any:
+        """The specs of the output for inputs of these specs, with nothing computed."""
+        return _api.spec(self)(*in_specs, **keywords)
+
+    def call(self, key: Any, *inputs: Any, **keywords: Any) -> Any:
+        """The output of the layer that is made with this key for these inputs."""
+        return _api.call(self.init(key, *inputs), *inputs, **keywords)
+
+    def __rshift__(self, other: Template[Any] | Callable[..., Any]) -> Template[Any]:
+        return compose(self, other)
+
+    def __rrshift__(self, other: Callable[..., Any]) -> Template[Any]:
+        return compose(other, self)
+
+    def __repr__(self) -> str:
+        config = [*map(show, self.args), *(f"{k}={show(v)}" for k, v in self.options)]
+        if self.layer is _serial:
+            return " >> ".join(config)
+        return f"{self.layer.__name__}.of({', '.join(config)})"
+
+
+def show(value: Any) -> str:
+    """A configuration as one writes it: functions by their name."""
+    named = callable(value) and not isinstance(value, Template)
+    return getattr(value, "__name__", repr(value)) if named else repr(value)
+
+
+class _Class(Protocol[P, LayerOut]):
+    def initialize(
+        self, init_key: Any, in_spec: Any, /, *args: P.args, **kwargs: P.kwargs
+    ) -> LayerParams: ...
+
+    def new(self, layer_params: Any, name: str | None = None) -> LayerOut: ...
+
+
+class Of:
+    """`Dense.of`: the template of a layer class, with the signature of its `initialize`."""
+
+    def __get__(self, instance: None, owner: _Class[P, L]) -> Callable[P, Template[L]]:
+        layer: Any = owner
+
+        def of(*args: P.args, **options: P.kwargs) -> Template[L]:
+            try:
+                inspect.signature(layer.initialize).bind(None, None, *args, **options)
+            except TypeError as error:
+                raise TypeError(f"{layer.__name__}.of: {error}") from None
+            layer.check(*args, **options)
+            return Template(layer, args, tuple(options.items()))
+
+        return of
+
+
+def in_spec_of(inputs: tuple) -> Any:
+    """What `initialize` is told of inputs: the spec of a single one, else a tuple of them."""
+    specs = tuple(map(make_array_spec, inputs))
+    return specs[0] if len(specs) == 1 else specs
+
+
+def inputs_of(in_spec: Any) -> tuple:
+    """The inverse of `in_spec_of`."""
+    return in_spec if type(in_spec) is tuple else (in_spec,)
+
+
+_serial: Any = None
+
+
+def chain_with(serial: type) -> type:
+    """Make this the class of `a >> b`."""
+    global _serial
+    _serial = serial
+    return serial
+
+
+def compose(first: Any, second: Any) -> Template[Any]:
+    """The template of one after the other; chains are one list, however they are put together."""
+    parts = [
+        part
+        for x in (first, second)
+        for part in (x.args if isinstance(x, Template) and x.layer is _serial else (x,))
+    ]
+    return _serial.of(*parts)
+
+
+@_api.init.register
+def _(obj: Template, *, name: str | None = None) -> Callable[..., Any]:
+    return lambda key, *inputs, **_: obj.init(key, *inputs, name=name)
+
+
+@_api.call_and_update.register
+def _(obj: Template, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    return obj.call(jax.random.key(0), *args, **kwargs), obj
