@@ -239,9 +239,14 @@ def define_pure_primitive(
     primitive.def_impl(impl)
     primitive.def_abstract_eval(abstract_eval)
     ad.primitive_jvps[primitive] = jvp
-    _batching.fancy_primitive_batchers[primitive] = lambda axis, args, dims, **params: batch(
-        axis.name, args, dims, **params
-    )
+
+    def batch_if_mapped(axis, args, dims, **params):
+        if all(dim is None for dim in dims):
+            out = primitive.bind(*args, **params)
+            return out, [None] * len(out)
+        return batch(axis.name, args, dims, **params)
+
+    _batching.fancy_primitive_batchers[primitive] = batch_if_mapped
     mlir.register_lowering(primitive, mlir.lower_fun(impl, multiple_results=True))
 
 

@@ -1,0 +1,205 @@
+"""Which blocks are large models made of?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from oryxstate._module._fields import static
+from oryxstate._tree import ArraySpec
+from oryxstate.nn._layer import Layer, LayerParams, single
+from oryxstate.nn._layer_norm import RMSNorm
+from oryxstate.nn._linear import Dense
+from oryxstate.nn._noise import Dropout
+from oryxstate.nn._parts import build, check_parts
+from oryxstate.nn._precision import fraction, positive
+from oryxstate.nn._template import Template
+
+
+class MLP(Layer):
+    """Dense layers over the last axis, with an activation between each two.
+
+    Attributes:
+        layers: of `Dense`.
+        activation: an elementwise function.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> from oryxstate import nn
+        >>> mlp = ox.init(nn.MLP.of((64, 64, 10), jax.nn.gelu))(jax.random.key(0), jnp.ones(3))
+        >>> mlp(jnp.ones(3)).shape
+        (10,)
+    """
+
+    layers: tuple[Dense, ...]
+    activation: Callable[[jax.Array], jax.Array] = static(default=jax.nn.relu)
+
+    @classmethod
+    def check(
+        cls, features: tuple[int, ...], activation: Any = jax.nn.relu, **options: Any
+    ) -> None:
+        """There are layers, of positive numbers of features."""
+        if not isinstance(features, tuple) or not features:
+            raise ValueError(
+                f"{cls.__name__}: `features` is a tuple, the number of features that each layer "
+                f"returns, got {features!r}."
+            )
+        positive(cls.__name__, "features", *features)
+        check_parts(cls.__name__, (activation,))
+
+    @classmethod
+    def initialize(
+        cls,
+        init_key: Any,
+        in_spec: Any,
+        features: tuple[int, ...],
+        activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+        *,
+        use_bias: bool = True,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+    ) -> LayerParams:
+        """Each layer on the output of the one before it, each with a key of its own.
+
+        Args:
+            init_key: a random key.
+            in_spec: `[..., in]`.
+            features: the length of the last axis of the output of each layer.
+            activation: between each two layers, not after the last.
+            use_bias: whether the layers have biases.
+            dtype: the dtype to compute in.
+            param_dtype: the dtype of the parameters.
+        """
+        if single(cls, in_spec).ndim == 0:
+            raise cls.wrong_input("[..., in]", in_spec)
+        layers, spec = [], in_spec
+        for i, size in enumerate(features):
+            dense = Dense.of(size, use_bias=use_bias, dtype=dtype, param_dtype=param_dtype)
+            layer, _ = build(dense, jax.random.fold_in(init_key, i), spec, f"layers[{i}]")
+            layers.append(layer)
+            spec = ArraySpec((*spec.shape[:-1], size), spec.dtype)
+        return LayerParams(params={"layers": tuple(layers)}, info={"activation": activation})
+
+    def call(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
+        """The output of the last layer."""
+        first, *others = self.layers
+        x = first(x)
+        for layer in others:
+            x = layer(self.activation(x))
+        return x
+
+
+class TransformerBlock(Layer):
+    """Attention and a feed-forward network, each on a normalized input and added to it.
+
+        x = x + dropout(attention(attention_norm(x)))
+        x = x + dropout(mlp(mlp_norm(x)))
+
+    Before each part rather than after it, as in GPT-2 and Llama; a norm after the last block is up
+    to the model. Source: Xiong et al., On Layer Normalization in the Transformer Architecture, 2020.
+
+    Attributes:
+        attention: from `[time, features]` to the same, such as `MultiHeadAttention`.
+        mlp: likewise, such as `MLP`.
+        attention_norm: the norm before attention.
+        mlp_norm: the norm before the network.
+        dropout: the `Dropout` after both, or None.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> from oryxstate import nn
+        >>> attention = nn.MultiHeadAttention.of(2, causal=True, rotary_base=10000.0)
+        >>> template = nn.TransformerBlock.of(attention, nn.MLP.of((32, 8), jax.nn.gelu))
+        >>> x = jax.random.normal(jax.random.key(1), (5, 8))
+        >>> block = ox.init(template)(jax.random.key(0), x)
+        >>> decoder = block.cached(max_length=5)
+        >>> bool(jnp.allclose(decoder(x), block(x), atol=1e-5))
+        True
+    """
+
+    attention: Any
+    mlp: Any
+    attention_norm: Any
+    mlp_norm: Any
+    dropout: Dropout | None
+
+    @classmethod
+    def check(
+        cls, attention: Any, mlp: Any, *, norm: Any = RMSNorm.of(), dropout: float = 0.0
+    ) -> None:
+        """The parts can be called, the norm can be made twice, and the rate is a probability."""
+        check_parts(cls.__name__, (attention, mlp, norm))
+        fraction(cls.__name__, "dropout", dropout)
+        if not isinstance(norm, Template):
+            raise TypeError(
+                f"{cls.__name__} makes two norms, so `norm` is a template, as `LayerNorm.of()`, "
+                f"got {norm!r}."
+            )
+
+    @classmethod
+    def initialize(
+        cls,
+        init_key: Any,
+        in_spec: Any,
+        attention: Any,
+        mlp: Any,
+        *,
+        norm: Template[Any] = RMSNorm.of(),  # noqa: B008  (a template never changes)
+        dropout: float = 0.0,
+    ) -> LayerParams:
+        """Each part on the input, each with a key of its own.
+
+        Args:
+            init_key: a random key.
+            in_spec: `[time, features]`.
+            attention: a template, or a layer.
+            mlp: a template, or a layer.
+            norm: the template of the norm before both.
+            dropout: the probability to drop each feature of their outputs while training.
+        """
+        parts = {
+            "attention": attention,
+            "mlp": mlp,
+            "attention_norm": norm,
+            "mlp_norm": norm,
+        }
+        made, keys = {}, jax.random.split(init_key, len(parts))
+        for key, (name, part) in zip(keys, parts.items(), strict=True):
+            made[name], infer = build(part, key, single(cls, in_spec), name)
+            if name in ("attention", "mlp") and infer() != in_spec:
+                raise cls.wrong_input(f"a part `{name}` that returns {in_spec}", infer())
+        made["dropout"] = Dropout(dropout) if dropout else None
+        return LayerParams(params=made, out_spec=in_spec)
+
+    def call(
+        self, x: Float[Array, "time features"], mask: Bool[Array, "*heads time time"] | None = None
+    ) -> Float[Array, "time features"]:
+        """The input, with what attention and network add to it.
+
+        Args:
+            x: a sequence.
+            mask: where attention may look, if it takes one.
+        """
+        options = {} if mask is None else {"mask": mask}
+        x = x + self._dropped(self.attention(self.attention_norm(x), **options))
+        return x + self._dropped(self.mlp(self.mlp_norm(x)))
+
+    def cached(self, max_length: int) -> Self:
+        """The block that decodes with these parameters step by step, its cache empty.
+
+        Args:
+            max_length: how many steps there is room for.
+
+        Raises:
+            ValueError: if its attention is not causal.
+        """
+        return self.replace(attention=self.attention.cached(max_length))
+
+    def _dropped(self, x: jax.Array) -> jax.Array:
+        return x if self.dropout is None else self.dropout(x)

@@ -1,0 +1,79 @@
+"""Which layer goes from the shape of a convolution's output to that of its input?"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from oryxstate.nn._conv import WithFeatures
+from oryxstate.nn._windows import Pads
+
+
+class ConvTranspose(WithFeatures):
+    """Spread an input over `strides` times as many places: from a convolution's output to its input.
+
+        y[j, o] = bias[o] + sum over i, k, c of x[i, c] kernel[k, c, o]
+
+    over all `i`, `k` with `i * strides + (reach - 1 - k * dilation) - before == j`, as
+    `jax.lax.conv_transpose`: the kernel is not flipped (PyTorch's and Keras's is). `padding` is
+    that of the convolution from output to input. Along an axis there are
+
+        n * strides                                 places with "SAME" and "CIRCULAR",
+        n * strides + max(reach - strides, 0)       with "VALID",
+        (n - 1) * strides + reach - before - after  with numbers.
+
+    Sources: Zeiler et al., Deconvolutional Networks, 2010; Dumoulin and Visin, A guide to
+    convolution arithmetic for deep learning, 2016.
+
+    Attributes:
+        kernel: `[*kernel_size, in / groups, out]`.
+        bias: `[out]`, or None.
+        strides: how many places of the output there are for one of the input.
+        padding: "SAME", "VALID", "CIRCULAR", an integer, or (before, after) of each spatial axis.
+        dilation: the steps from one element of the kernel to the next.
+        groups: into how many groups the channels fall.
+        dtype: the dtype to compute in; that of input and parameters together if None.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from oryxstate import nn
+        >>> nn.ConvTranspose.of(3, (4, 4), strides=2, padding="SAME").spec(jnp.ones((4, 4, 16)))
+        float32[8,8,3]
+    """
+
+    def has_room(self, spatial: tuple[int, ...]) -> bool:
+        """Whether padding leaves any of the output."""
+        windows = self.windows
+        sizes = zip(spatial, self.pads(), windows.strides, windows.reach, strict=True)
+        return min(spatial) > 0 and all(
+            (n - 1) * stride + low + high >= reach - 1 for n, (low, high), stride, reach in sizes
+        )
+
+    def pads(self) -> Pads:
+        """How the spaced input is padded, before and after each axis; negative where it is cut."""
+        windows = self.windows
+        if isinstance(windows.padding, str):
+            sizes = zip(windows.reach, windows.strides, strict=True)
+            return tuple(_pads_of(windows.padding, *size) for size in sizes)
+        sizes = zip(windows.reach, windows.padding, strict=True)
+        return tuple((reach - 1 - low, reach - 1 - high) for reach, (low, high) in sizes)
+
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """The output without the bias."""
+        pads, spacing = self.pads(), self.windows.strides
+        if self.padding == "CIRCULAR":
+            # Elements of the next period first, one for each stride; zeros stand between them.
+            sizes = list(zip(pads, spacing, strict=True))
+            around = [(low // step, high // step) for (low, high), step in sizes]
+            x = jnp.pad(x, (*around, (0, 0)), mode="wrap")
+            pads = tuple((low % step, high % step) for (low, high), step in sizes)
+        return self.slide(x, kernel, pads, (1,) * len(pads), spacing)
+
+
+def _pads_of(padding: str, reach: int, stride: int) -> tuple[int, int]:
+    """As `jax.lax.conv_transpose`, which knows no groups."""
+    if padding == "VALID":
+        return reach - 1, max(reach, stride) - 1
+    total = reach + stride - 2
+    low = min(reach - 1, -(-total // 2))
+    return low, total - low

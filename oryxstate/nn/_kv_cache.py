@@ -1,0 +1,130 @@
+"""How does attention decode step by step, without computing the past again?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from oryxstate import _jax
+from oryxstate._module._fields import state
+from oryxstate.nn._heads import Heads
+from oryxstate.nn._layer import LayerParams
+from oryxstate.nn._parts import build
+from oryxstate.nn._precision import positive
+from oryxstate.nn._template import Template
+
+
+class CachedAttention(Heads):
+    """Causal self-attention that keeps the keys and values of all steps so far as state.
+
+    A call appends its input, one step or several, and attends from each of its steps to all up to
+    it. Calls after one another, in a Python loop or in `lax.scan`, give what one call of the
+    `MultiHeadAttention` that it was made of gives for the whole sequence. Decode a batch by a
+    `jax.vmap` around the whole loop, so that each example has its own cache.
+
+    There is room for `max_length` steps. More are an error where the length is known, and outputs
+    of nan under `jax.jit` and in loops. `cached.replace(length=jnp.array(0, jnp.int32))` starts a
+    new sequence.
+
+    Attributes:
+        query: the projection of queries, as in `MultiHeadAttention`; so are `key`, `value`, `out`.
+        keys: of the steps so far, `[max_length, kv_heads, head_features]`.
+        values: likewise.
+        length: the number of steps so far, int32.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> from oryxstate import nn
+        >>> x = jax.random.normal(jax.random.key(1), (5, 8))
+        >>> attention = ox.init(nn.MultiHeadAttention.of(2, causal=True))(jax.random.key(0), x)
+        >>> cached = attention.cached(max_length=5)
+        >>> ys = []
+        >>> for step in range(5):
+        ...     y, cached = cached.call_and_update(x[step : step + 1])
+        ...     ys.append(y)
+        >>> bool(jnp.allclose(jnp.concatenate(ys), attention(x), atol=1e-5)), int(cached.length)
+        (True, 5)
+    """
+
+    keys: Float[Array, "max_length kv_heads head_features"] = state()
+    values: Float[Array, "max_length kv_heads head_features"] = state()
+    length: Int[Array, ""] = state()
+
+    @classmethod
+    def check(cls, attention: Any, max_length: int) -> None:
+        """It is made of attention, and has room."""
+        if not (isinstance(attention, Template) and issubclass(attention.layer, Heads)):
+            raise TypeError(
+                f"{cls.__name__} is made of a template of attention, but got {attention!r}. Give "
+                "`MultiHeadAttention.of(heads, causal=True)`, or use `attention.cached(max_length)`"
+                " of one that is made."
+            )
+        positive(cls.__name__, "max_length", max_length)
+
+    @classmethod
+    def initialize(
+        cls, init_key: Any, in_spec: Any, attention: Any, max_length: int
+    ) -> LayerParams:
+        """Make the attention; the cache is empty.
+
+        Args:
+            init_key: a random key.
+            in_spec: `[time, features]`.
+            attention: the template of a causal `MultiHeadAttention`.
+            max_length: how many steps there is room for.
+        """
+        made, _ = build(attention, init_key, in_spec, "attention")
+        return with_cache(made, max_length)
+
+    def call(self, x: Float[Array, "time features"]) -> Float[Array, "time features"]:
+        """Append these steps, and attend to all so far.
+
+        Args:
+            x: the next steps of the sequence.
+        """
+        self._check_sequence(x, self.query, "")
+        room, start = self.keys.shape[0], self._start(x)
+        positions = start + jnp.arange(len(x), dtype=start.dtype)
+        queries, (new_keys, new_values) = (
+            self._queries(x, positions),
+            self._keys_and_values(x, positions),
+        )
+        keys, values = _put(self.keys, new_keys, start), _put(self.values, new_values, start)
+        end = start + len(x)
+        self.assign(keys=keys, values=values, length=end)
+        seen = jnp.arange(room, dtype=start.dtype)[None, :] <= positions[:, None]
+        keys, values = keys.astype(queries.dtype), values.astype(queries.dtype)
+        y = self._attend(queries, keys, values, mask=seen[None])
+        return jnp.where(end <= room, y, jnp.nan)
+
+    def _start(self, x: jax.Array) -> jax.Array:
+        """The number of steps so far, which leaves room for those of `x` as far as is known."""
+        start, room = self.length, self.keys.shape[0]
+        free = room if isinstance(start, _jax.Tracer) else room - int(start)
+        size = self.query.kernel.shape[0]
+        expected = f"[time, {size}] of at most {free} more steps, since max_length is {room}"
+        self.check_input(len(x) <= free, expected, x)
+        return start
+
+
+def with_cache(attention: Heads, max_length: int) -> LayerParams:
+    """The fields of a `CachedAttention` with the parameters of `attention`, and an empty cache."""
+    kernel = attention.key.kernel
+    shape = max_length, attention.kv_heads, kernel.shape[1] // attention.kv_heads
+    empty = jnp.zeros(shape, attention.key.dtype or kernel.dtype)
+    shared = {name: getattr(attention, name) for name in ("heads", "kv_heads", "rotary_base")}
+    return LayerParams(
+        params=attention.params,
+        info=shared,
+        state={"keys": empty, "values": empty, "length": jnp.array(0, jnp.int32)},
+    )
+
+
+def _put(cache: jax.Array, new: jax.Array, start: jax.Array) -> jax.Array:
+    zero = jnp.zeros((), start.dtype)
+    return lax.dynamic_update_slice(cache, new.astype(cache.dtype), (start, zero, zero))

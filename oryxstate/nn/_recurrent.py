@@ -1,0 +1,154 @@
+"""What is a recurrent cell, and what do those of dense gates share?"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from oryxstate._module._fields import param, state, static
+from oryxstate.nn._layer import Layer, LayerParams, single
+from oryxstate.nn._precision import Initializer, computing, positive
+
+lecun = jax.nn.initializers.lecun_normal()
+orthogonal = jax.nn.initializers.orthogonal()
+zeros = jax.nn.initializers.zeros
+
+
+class RecurrentCell(Layer):
+    """One step of a recurrence: from a carry and an input to the next carry and an output.
+
+    `step` is a function of an explicit carry. A call reads the carry from state and writes it back,
+    so that calls after one another, in a Python loop or in `lax.scan`, are steps after one another;
+    within one root call gradients flow through it. Subclass it, and write `initialize`, `step` and
+    `zero_carry`; `initialize` gives the state its first value.
+
+    Attributes:
+        carry: what the last call left, an array or a pytree of arrays; zeros at first.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> from oryxstate import nn
+        >>> class Sum(nn.RecurrentCell):
+        ...     @classmethod
+        ...     def initialize(cls, init_key, in_spec):
+        ...         return nn.LayerParams(state={"carry": jnp.array(0.0)})
+        ...     def zero_carry(self):
+        ...         return jnp.array(0.0)
+        ...     def step(self, carry, x):
+        ...         return carry + x, carry + x
+        >>> cell = ox.init(Sum.of())(jax.random.key(0), 1.0)
+        >>> y, cell = cell.call_and_update(2.0)
+        >>> float(cell(3.0))
+        5.0
+    """
+
+    carry: Any = state(kw_only=True)
+
+    @abc.abstractmethod
+    def zero_carry(self) -> Any:
+        """The carry before the first step."""
+
+    @abc.abstractmethod
+    def step(self, carry: Any, x: Any) -> tuple[Any, Any]:
+        """The next carry, and the output."""
+
+    def call(self, x: Any) -> Any:
+        """The output of one step from the carry that is kept."""
+        carry, y = self.step(self.carry, x)
+        self.assign(carry=carry)
+        return y
+
+
+class Gated(RecurrentCell):
+    """A cell of dense gates, whose kernels stand side by side."""
+
+    gates: ClassVar[int]
+
+    kernel: Float[Array, "in gates"] = param()
+    recurrent_kernel: Float[Array, "features gates"] = param()
+    bias: Float[Array, " gates"] = param()
+    dtype: Any = static(default=None)
+
+    @classmethod
+    def check(cls, features: int, **options: Any) -> None:
+        """The number of features is positive."""
+        positive(cls.__name__, "features", features)
+
+    @classmethod
+    def initialize(
+        cls,
+        init_key: Any,
+        in_spec: Any,
+        features: int,
+        *,
+        kernel_init: Initializer = lecun,
+        recurrent_init: Initializer = orthogonal,
+        bias_init: Initializer = zeros,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+    ) -> LayerParams:
+        """Draw the parameters, those of each gate by themselves; the carry is zero.
+
+        Args:
+            init_key: a random key.
+            in_spec: of the input of one step, `[in]`.
+            features: the length of the carry and of the output.
+            kernel_init: draws a kernel, `(key, shape, dtype) -> array`.
+            recurrent_init: draws a recurrent kernel.
+            bias_init: draws the biases.
+            dtype: the dtype to compute the gates in.
+            param_dtype: the dtype of the parameters and of the carry.
+        """
+        if single(cls, in_spec).ndim != 1:
+            raise cls.wrong_input("[in], the input of one step", in_spec)
+        keys, gates = jax.random.split(init_key, 4), cls.gates
+        kernel = _side_by_side(kernel_init, keys[0], in_spec.shape[0], features, gates, param_dtype)
+        recurrent = _side_by_side(recurrent_init, keys[1], features, features, gates, param_dtype)
+        bias = bias_init(keys[2], (gates * features,), param_dtype)
+        return LayerParams(
+            params={
+                "kernel": kernel,
+                "recurrent_kernel": recurrent,
+                "bias": bias,
+                **cls._more(lambda shape: bias_init(keys[3], shape, param_dtype), features),
+            },
+            info={"dtype": dtype},
+            state={"carry": cls._zeros(features, param_dtype)},
+        )
+
+    @classmethod
+    def _more(cls, bias_init: Any, features: int) -> dict[str, Any]:
+        """Further parameters."""
+        return {}
+
+    @classmethod
+    def _zeros(cls, features: int, dtype: Any) -> Any:
+        return jnp.zeros(features, dtype)
+
+    def zero_carry(self) -> Any:
+        """Zeros, of the dtype of the parameters."""
+        return self._zeros(self.recurrent_kernel.shape[0], self.recurrent_kernel.dtype)
+
+    def _sums(self, hidden: jax.Array, x: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
+        """What input and hidden state add to each gate, in the dtype of computation."""
+        size = self.kernel.shape[0]
+        self.check_input(jnp.shape(x) == (size,), f"[{size}], the input of one step", x)
+        x, kernel, bias, hidden, recurrent = computing(
+            self.dtype, x, self.kernel, self.bias, hidden, self.recurrent_kernel
+        )
+        gates = self.gates
+        return jnp.split(x @ kernel + bias, gates), jnp.split(hidden @ recurrent, gates)
+
+
+def _side_by_side(
+    initializer: Initializer, key: Any, rows: int, features: int, gates: int, dtype: Any
+) -> jax.Array:
+    # What is narrower than float32 is drawn in it: there is no orthogonal matrix in bfloat16.
+    wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+    kernels = [initializer(k, (rows, features), wide) for k in jax.random.split(key, gates)]
+    return jnp.concatenate(kernels, axis=-1).astype(dtype)
