@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 
 from oryxstate import _tree
@@ -129,8 +130,14 @@ def spec(obj: Any) -> Callable[..., Any]:
 
 
 def _run_once(obj: Any, args: tuple, kwargs: dict) -> Any:
-    ready = _pytree.is_module(obj)
-    module = obj if ready else init(obj)(jax.random.key(0), *args, **kwargs)
+    module = obj if _is_ready(obj) else init(obj)(jax.random.key(0), *args, **kwargs)
     if "training" in _keywords.taken_inside(module):  # shapes do not depend on it
         kwargs = {"training": False, **kwargs}
     return call(module, *args, **kwargs)
+
+
+def _is_ready(obj: Any) -> bool:
+    """Whether something is a module, ours or Equinox's, and no function to be initialized."""
+    if _pytree.is_module(obj):
+        return True
+    return isinstance(obj, eqx.Module) and any(map(_tree.is_array, jax.tree.leaves(obj)))

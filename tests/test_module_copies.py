@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import oryxstate as ox
@@ -88,3 +89,23 @@ def test_a_copy_taken_inside_a_call_is_a_value_with_the_current_state():
     outs, new = Copies(dense()).call_and_update(jnp.ones(2))
     assert [int(out.count) for out in outs] == [1, 1]
     assert outs[0].update(jnp.ones(2)).count == 2 and new.inner.count == 1
+
+
+@jax.jit
+def jitted(x):
+    return 2 * x
+
+
+@pytest.mark.parametrize("function", [jax.nn.relu, jnp.tanh, jax.nn.gelu, jitted, len, np.sin])
+def test_functions_are_pickled_by_their_name(function):
+    """Those of JAX too, which are pickled nowhere else."""
+
+    class Lambda(ox.Module):
+        function: Any = ox.static()
+        more: tuple = ox.static()
+
+    module = Lambda(function, (function, (1, function)))
+    twin = object.__new__(Lambda)
+    twin.__setstate__(pickle.loads(pickle.dumps(module.__getstate__())))
+    assert twin.function is function and twin.more == module.more
+    assert jax.tree.structure(twin) == jax.tree.structure(module)

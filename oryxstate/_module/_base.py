@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 
 from oryxstate._errors import EffectError
-from oryxstate._module import _call, _construct, _derive, _foreign, _live, _pytree
+from oryxstate._module import _call, _construct, _derive, _foreign, _live, _pytree, _static
 from oryxstate._module._fields import Layout, static
 from oryxstate._module._pytree import AUX, PLACE, REST, ROOT
 
@@ -92,10 +92,12 @@ class Module(metaclass=_construct.ModuleMeta):
 
     def __getstate__(self) -> dict[str, Any]:
         module = _pytree.value_of(self) if _live.is_live(self) else self
-        return {name: getattr(module, name) for name in self.__layout__.fields}
+        static = set(self.__layout__.static)
+        values = {name: getattr(module, name) for name in self.__layout__.fields}
+        return {k: _static.by_name(v) if k in static else v for k, v in values.items()}
 
     def __setstate__(self, fields: dict[str, Any]) -> None:
-        vars(self).update(fields)
+        vars(self).update({name: _static.found(value) for name, value in fields.items()})
         _construct.split_and_freeze(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

@@ -56,7 +56,7 @@ def root_of_rule(rule: Callable[..., Any], module: Any, args: tuple, kwargs: dic
     """
 
     def run(live: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
-        return _follow(rule, live, args, kwargs)
+        return _follow(rule, live, args, _keywords.completed(live, args, kwargs))
 
     (out, *changes), current = root(run, module, args, kwargs)
     triples = zip(*map(jax.tree.leaves, (*changes, current)), strict=True)

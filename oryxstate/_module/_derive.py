@@ -33,12 +33,12 @@ def _derived_from_call(written: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(written)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _live.is_live(self):
-            return run(self, args, _completed(self, args, kwargs))
+            return run(self, args, _keywords.completed(self, args, kwargs))
         if _live.stands_in_root(self):
             live = _live.enter_value(self)
-            return run(live, args, _completed(live, args, kwargs))
+            return run(live, args, _keywords.completed(live, args, kwargs))
         if _frames.any_open():
-            return written(self, *args, **_completed(self, args, kwargs))
+            return written(self, *args, **_keywords.completed(self, args, kwargs))
         return _call.root(call, self, args, kwargs)[0]
 
     def run(live: Any, args: tuple, kwargs: dict) -> Any:
@@ -47,10 +47,6 @@ def _derived_from_call(written: Callable[..., Any]) -> Callable[..., Any]:
         return written(live, *args, **kwargs)
 
     return call
-
-
-def _completed(module: Any, args: tuple, kwargs: dict) -> dict:
-    return _keywords.completed(module, args, kwargs) if module.__keywords__ else kwargs
 
 
 def _root_call(self: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -66,10 +62,10 @@ def _derived_from_rule(written: Callable[..., Any]) -> tuple[Callable[..., Any],
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         """The output of `call_and_update`."""
         if _live.is_live(self):
-            return _call.compose(written, self, args, _completed(self, args, kwargs))
+            return _call.compose(written, self, args, _keywords.completed(self, args, kwargs))
         if _live.stands_in_root(self):
             live = _live.enter_value(self)
-            return _call.compose(written, live, args, _completed(live, args, kwargs))
+            return _call.compose(written, live, args, _keywords.completed(live, args, kwargs))
         if _frames.any_open() and _pytree.has_state(self):
             raise EffectError(not_in_root(type(self).__name__, list(self.__layout__.state)))
         return _call.root_of_rule(written, self, args, kwargs)[0]

@@ -66,7 +66,7 @@ def split(function: Callable[..., Any], tree: Any, kwargs: dict) -> tuple[dict, 
     if not kwargs:
         return {}, {}
     inside = taken_inside(tree)
-    layer = getattr(type(tree), "__keywords__", {})  # which a layer gets like those inside it
+    layer = getattr(tree, "__keywords__", {})  # which a layer gets like those inside it
     own = {k: v for k, v in kwargs.items() if k not in layer and accepts(function, k)}
     unknown = [name for name in kwargs if name not in own and name not in inside]
     if unknown:
@@ -146,6 +146,8 @@ def completed(module: Any, args: tuple, kwargs: dict) -> dict:
     Raises:
         TypeError: if one that it needs is given by neither, naming the layer and its path.
     """
+    if not module.__keywords__:
+        return kwargs
     place = module.__dict__.get(_pytree.PLACE)
     complete = dict(kwargs)
     for name, required in module.__keywords__.items():

@@ -1,12 +1,13 @@
-"""When are two static values the same, and which values cannot be static?"""
+"""When are two static values the same, which cannot be static, and how are they pickled?"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -63,6 +64,43 @@ def check_function(value: Any, where: str) -> None:
             "which would be constants of it for ever: neither trained nor updated. Store what it "
             "wraps in a field, and transform inside `call`: `jax.jit(self.f)(x)`."
         )
+
+
+class ByName(NamedTuple):
+    """Stands for a function in a pickle."""
+
+    module: str
+    name: str
+
+
+def by_name(value: Any) -> Any:
+    """A function in the form in which it can be pickled.
+
+    Python pickles what `jax.jit` and `jax.custom_jvp` return (`jax.nn.relu`, `jnp.tanh`) by what
+    they wrap, which is not found under its name any more; they themselves are.
+    """
+    if type(value) is tuple:
+        return tuple(map(by_name, value))
+    if not callable(value) or inspect.isfunction(value) or inspect.isclass(value):
+        return value
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    named = ByName(str(module), str(name))
+    return named if _lookup(named) is value else value
+
+
+def found(value: Any) -> Any:
+    """The inverse of `by_name`."""
+    if isinstance(value, ByName):
+        return _lookup(value)
+    return tuple(map(found, value)) if type(value) is tuple else value
+
+
+def _lookup(named: ByName) -> Any:
+    try:
+        owner = importlib.import_module(named.module)
+        return functools.reduce(getattr, named.name.split("."), owner)
+    except (ImportError, AttributeError):
+        return None
 
 
 def _is_transformed(value: Any) -> bool:

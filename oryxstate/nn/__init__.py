@@ -6,9 +6,12 @@ from oryxstate.nn._linear import Dense
 from oryxstate.nn._noise import Dropout
 from oryxstate.nn._norm import BatchNorm
 from oryxstate.nn._parts import Lambda
+from oryxstate.nn._repeat import Repeat, Shared
 from oryxstate.nn._template import Template
+from oryxstate.nn._wrappers import EMA, LoRA
 
 __all__ = [
+    "EMA",
     "BatchNorm",
     "Branch",
     "Dense",
@@ -18,9 +21,12 @@ __all__ = [
     "Lambda",
     "Layer",
     "LayerParams",
+    "LoRA",
     "Parallel",
+    "Repeat",
     "Reshape",
     "Residual",
     "Serial",
+    "Shared",
     "Template",
 ]

@@ -64,10 +64,11 @@ class Layer(Module):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.__keywords__ = {
-            **_keywords.taken_by(cls.call_and_update),
-            **_keywords.taken_by(cls.call),
-        }
+        if "__keywords__" not in cls.__dict__:
+            cls.__keywords__ = {
+                **_keywords.taken_by(cls.call_and_update),
+                **_keywords.taken_by(cls.call),
+            }
 
     @classmethod
     @abc.abstractmethod

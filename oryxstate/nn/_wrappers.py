@@ -1,0 +1,155 @@
+"""Which layers change how the parameters of another layer are used or learned?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from oryxstate import _grad
+from oryxstate._module._fields import param, state, static
+from oryxstate.nn._layer import Layer, LayerParams
+from oryxstate.nn._linear import Dense
+from oryxstate.nn._parts import build, check_parts
+from oryxstate.nn._precision import Initializer, computing, fraction, positive, switched
+
+small = jax.nn.initializers.he_uniform()
+
+
+class EMA(Layer):
+    """A layer that, when it is not training, uses the exponential moving average of its parameters.
+
+        average <- decay * average + (1 - decay) * parameters
+
+    at each call while training, from the parameters that it is made with. (`optax.ema` averages
+    outside of the model; here the average is state, saved and threaded with it.) Source: Polyak and
+    Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992.
+
+    Attributes:
+        layer: the layer.
+        average: like what `oryxstate.partition` says is learned of it.
+        decay: the weight of the old average.
+    """
+
+    layer: Any
+    average: Any = state()
+    decay: float = static(default=0.999)
+
+    @classmethod
+    def check(cls, part: Any, decay: float = 0.999) -> None:
+        """The part can be called, the decay is a weight."""
+        check_parts(cls.__name__, (part,))
+        fraction(cls.__name__, "decay", decay)
+
+    @classmethod
+    def initialize(
+        cls, init_key: Any, in_spec: Any, part: Any, decay: float = 0.999
+    ) -> LayerParams:
+        """The layer, and the average that starts where it does."""
+        layer, infer = build(part, init_key, in_spec, "layer")
+        average = jax.tree.leaves(_grad.partition(layer)[0])
+        return LayerParams({"layer": layer}, {"decay": decay}, {"average": average}, infer())
+
+    def call(self, *inputs: Any, training: bool) -> Any:
+        """The output with the current parameters while training, else with their average."""
+        params, rest = _grad.partition(jax.tree.map(lambda x: x, self.layer))
+        leaves, structure = jax.tree.flatten(params)
+        if not switched(training, "EMA"):
+            return _grad.merge(jax.tree.unflatten(structure, self.average), rest)(*inputs)
+        self.assign(average=[self._mixed(*pair) for pair in zip(self.average, leaves, strict=True)])
+        return self.layer(*inputs)
+
+    def _mixed(self, old: jax.Array, new: jax.Array) -> jax.Array:
+        return self.decay * old + (1 - self.decay) * jax.lax.stop_gradient(new)
+
+
+class LoRA(Layer):
+    """A Dense layer that is left as it is, with an update of low rank that is learned.
+
+        y = x @ kernel + bias + alpha / rank * (x @ down) @ up
+
+    `kernel` and `bias` are state, so that no optimizer touches them. Source: Hu et al., LoRA:
+    Low-Rank Adaptation of Large Language Models, 2021.
+
+    Attributes:
+        kernel: `[in, out]`, of the layer.
+        bias: `[out]`, of the layer, or None.
+        down: `[in, rank]`.
+        up: `[rank, out]`, zero at first.
+        alpha: the scale of the update is `alpha / rank`.
+        dtype: the dtype to compute in.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> from oryxstate import nn
+        >>> dense = ox.init(nn.Dense.of(2))(jax.random.key(0), jnp.ones(3))
+        >>> adapted = ox.init(nn.LoRA.of(dense, 1))(jax.random.key(1), jnp.ones(3))
+        >>> bool((adapted(jnp.ones(3)) == dense(jnp.ones(3))).all())
+        True
+        >>> list(adapted.params), adapted.merged()
+        (['down', 'up'], Dense(kernel=f32[3,2], bias=f32[2]))
+    """
+
+    kernel: Float[Array, "in out"] = state()
+    bias: Float[Array, " out"] | None = state()
+    down: Float[Array, "in rank"] = param()
+    up: Float[Array, "rank out"] = param()
+    alpha: float = static(default=1.0)
+    dtype: Any = static(default=None)
+
+    @classmethod
+    def check(cls, dense: Any, rank: int, **options: Any) -> None:
+        """The rank is positive."""
+        positive(cls.__name__, "rank", rank)
+
+    @classmethod
+    def initialize(
+        cls,
+        init_key: Any,
+        in_spec: Any,
+        dense: Any,
+        rank: int,
+        *,
+        alpha: float = 1.0,
+        down_init: Initializer = small,
+    ) -> LayerParams:
+        """The parameters of the update.
+
+        Args:
+            init_key: a random key.
+            in_spec: `[..., in]`.
+            dense: a `Dense` layer, or a template of one.
+            rank: of the update.
+            alpha: the scale of the update is `alpha / rank`.
+            down_init: draws `down`.
+        """
+        keys = jax.random.split(init_key)
+        layer, infer = build(dense, keys[0], in_spec, "dense")
+        out_spec = infer()
+        if not isinstance(layer, Dense):
+            raise TypeError(f"LoRA adapts a Dense layer, got {type(layer).__name__}.")
+        size, features = layer.kernel.shape
+        down = down_init(keys[1], (size, rank), layer.kernel.dtype)
+        up = jnp.zeros((rank, features), layer.kernel.dtype)
+        return LayerParams(
+            {"down": down, "up": up},
+            {"alpha": alpha, "dtype": layer.dtype},
+            {"kernel": layer.kernel, "bias": layer.bias},
+            out_spec,
+        )
+
+    def call(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
+        """The layer and the update."""
+        y = Dense(self.kernel, self.bias, self.dtype)(x)
+        x, down, up = computing(self.dtype, x, self.down, self.up)
+        return y + ((x @ down) @ up * self._scale()).astype(y.dtype)
+
+    def merged(self) -> Dense:
+        """The Dense layer that computes the same."""
+        return Dense(self.kernel + self.down @ self.up * self._scale(), self.bias, self.dtype)
+
+    def _scale(self) -> float:
+        return self.alpha / self.down.shape[1]
