@@ -203,7 +203,7 @@ MUTATIONS = [
     Mutation(
         "custom_vjp adds no cotangents",
         "rules/custom_derivatives.py",
-        "part if total[i] is None else total[i] + part",
+        "part if total[i] is None or _is_float0(part) else total[i] + part",
         "part",
         (INSIDE, "-k", "custom_vjp"),
     ),

@@ -76,6 +76,43 @@ def test_key_as_state(make):
         assert (new.inner.key == key).all()
 
 
+def custom_vjp(f):
+    run = jax.custom_vjp(f)
+    run.defvjp(lambda x: (f(x), None), lambda _, bar: (2 * bar,))
+    return run
+
+
+def custom_jvp(f):
+    run = jax.custom_jvp(f)
+    run.defjvp(lambda x, dot: (f(*x), 2 * dot[0]))
+    return run
+
+
+class Ticks(ox.Module):
+    key: Array = ox.state()
+
+    def call(self, h):
+        self.assign(key=self.key + 1)
+        return h
+
+
+@pytest.mark.parametrize("rule", [custom_jvp, custom_vjp])
+@pytest.mark.parametrize("make", [lambda: Keys(jax.random.key(0)), lambda: Ticks(jnp.int32(0))])
+def test_gradient_of_a_rule_with_state_that_has_none(make, rule):
+    """In a loop all of its inputs may be said to be perturbed."""
+
+    def step(m, h):
+        return lax.scan(lambda c, _: (rule(lambda c: m(c))(c), None), h, None, length=3)[0]
+
+    for run in both(jax.value_and_grad(ox.call_and_update, 1, has_aux=True)):
+        (_, new), slope = run(Host(make(), step), H)
+        close(slope, jnp.float32(8))
+        want = make()
+        for _ in range(3):
+            _, want = want.call_and_update(H)
+        assert (new.inner.key == want.key).all()
+
+
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_ensemble_along_an_axis(axis):
     """The members stand along any axis of the state, and what they write stands there again."""

@@ -154,13 +154,17 @@ def _pull(tree, count, at, pull_out, pull_new, out_bar, new_bar):
         if not all(map(_is_zero, jax.tree.leaves(bar, is_leaf=_is_zero))):
             (parts,) = pull(jax.tree.map(_instantiated, bar, is_leaf=_is_zero))
             for i, part in zip(at, parts, strict=True):
-                total[i] = part if total[i] is None else total[i] + part
+                total[i] = part if total[i] is None or _is_float0(part) else total[i] + part
     return jax.tree.unflatten(tree, total)
+
+
+def _is_float0(value):
+    return value.dtype == jax.dtypes.float0
 
 
 def _instantiated(bar):
     if not _is_zero(bar):
         return bar
-    if bar.aval.dtype == jax.dtypes.float0:
+    if _is_float0(bar.aval):
         return np.zeros(bar.aval.shape, bar.aval.dtype)
     return jnp.zeros(bar.aval.shape, bar.aval.dtype)

@@ -1,0 +1,165 @@
+"""Do repeated, shared and wrapped layers compute what they say?"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hosts import both, close
+
+import oryxstate as ox
+from oryxstate import nn
+
+KEY = jax.random.key(0)
+X = jnp.array([0.5, -1.0, 2.0])
+XS = jax.random.normal(KEY, (4, 3))
+
+
+class Shift(nn.Layer):
+    """Adds a parameter, and counts."""
+
+    shift: jax.Array = ox.param()
+    count: jax.Array = ox.state()
+
+    @classmethod
+    def initialize(cls, init_key, in_spec):
+        return nn.LayerParams(
+            params={"shift": jax.random.normal(init_key, in_spec.shape)},
+            state={"count": jnp.zeros((), jnp.int32)},
+        )
+
+    def call(self, x):
+        self.assign(count=self.count + 1)
+        return jnp.sin(x + self.shift) * self.count.astype(x.dtype)
+
+
+class Holder(ox.Module):
+    """Calls a layer in a call of its own."""
+
+    inner: nn.Layer
+
+    def call(self, x):
+        return self.inner(self.inner(x))
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_repeat_is_a_loop_over_layers(remat):
+    model = nn.Repeat.of(Shift.of(), 3, remat=remat).init(KEY, X)
+    assert len({bytes(np.asarray(s)) for s in model.layers.shift}) == 3, "each is drawn by itself"
+    h, layers = X, [jax.tree.map(lambda leaf, i=i: leaf[i], model.layers) for i in range(3)]
+    for i, layer in enumerate(layers):
+        h, layers[i] = layer.call_and_update(h)
+    for run in both(ox.call_and_update):
+        y, new = run(model, X)
+        close(y, h)
+        close(new.layers, jax.tree.map(lambda *leaf: jnp.stack(leaf), *layers))
+
+
+def test_repeat_inside_a_call_is_updated_each_time():
+    model = nn.Repeat.of(Shift.of(), 3).init(KEY, X)
+    for run in both(ox.call_and_update):
+        y, new = run(Holder(model), X)
+        once, twin = model.call_and_update(X)
+        again, twin = twin.call_and_update(once)
+        close((y, new.inner), (again, twin))
+        assert new.inner.layers.count.tolist() == [2, 2, 2]
+
+
+def test_gradient_of_repeat():
+    model = nn.Repeat.of(nn.Residual.of(nn.Dense.of(3) >> jnp.tanh), 3).init(KEY, X)
+    again = model.replace(remat=True)
+    want = jax.grad(lambda m: unrolled(m, X).sum())(model)
+    for m in (model, again):
+        for run in both(jax.grad(lambda m: m(X).sum())):
+            for got, expected in zip(*map(jax.tree.leaves, (run(m), want)), strict=True):
+                np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def unrolled(model, x):
+    for i in range(model.count):
+        x = jax.tree.map(lambda leaf, i=i: leaf[i], model.layers)(x)
+    return x
+
+
+def test_keywords_and_keys_reach_repeated_layers():
+    block = nn.Residual.of(nn.BatchNorm.of(momentum=0.5) >> nn.Dropout.of(0.5))
+    model = nn.Repeat.of(block, 2).init(KEY, X)
+
+    def train(model, x):
+        return model.call_and_update(x, training=True, rng=KEY)
+
+    over = jax.vmap(train, (None, 0), (0, None))
+    for run in both(over):
+        ys, new = run(model, XS)
+        means = new.layers.body.layers[0].mean
+        np.testing.assert_allclose(means[0], 0.5 * XS.mean(0), atol=1e-6)
+        assert not np.allclose(means[1], means[0])
+        assert len({bytes(np.asarray(y)) for y in ys}) == 4
+    close(model(X, training=False), unrolled_off(model, X))
+
+
+def unrolled_off(model, x):
+    for i in range(model.count):
+        x = jax.tree.map(lambda leaf, i=i: leaf[i], model.layers)(x, training=False)
+    return x
+
+
+def test_repeated_dropout_draws_anew():
+    model = nn.Repeat.of(nn.Dropout.of(0.5), 3).init(KEY, jnp.ones(4096))
+    kept = (model(jnp.ones(4096), training=True, rng=KEY) > 0).mean()
+    assert abs(kept - 1 / 8) < 0.03
+
+
+def test_shared_is_one_layer_called_again():
+    model = nn.Shared.of(Shift.of(), 3).init(KEY, X)
+    h, layer = X, model.layer
+    for _ in range(3):
+        h, layer = layer.call_and_update(h)
+    for run in both(ox.call_and_update):
+        y, new = run(model, X)
+        close((y, new.layer), (h, layer))
+
+
+@pytest.mark.parametrize("kind", [nn.Repeat, nn.Shared])
+def test_a_layer_that_changes_the_shape_cannot_be_repeated(kind):
+    text = rf"{kind.__name__} takes a layer that returns float32\[3\], as it takes, but got float"
+    with pytest.raises(ValueError, match=text):
+        kind.of(nn.Dense.of(2), 3).init(KEY, X)
+
+
+def test_average_of_parameters():
+    """Held in the state, updated while training, used when not."""
+    model = nn.EMA.of(nn.Dense.of(2), decay=0.75).init(KEY, X)
+    close(model(X, training=False), model.layer(X))
+    kernel = np.asarray(model.layer.kernel)
+    average = kernel
+    call = partial(ox.call_and_update, training=True)
+    for step, run in enumerate(both(call) + both(call)):
+        moved = model.layer.replace(kernel=jnp.asarray(kernel * (step + 2)))
+        y, model = run(model.replace(layer=moved), X)
+        average = 0.75 * average + 0.25 * kernel * (step + 2)
+        close(y, moved(X))
+        np.testing.assert_allclose(
+            model(X, training=False), X @ average + model.layer.bias, rtol=1e-5
+        )
+    params, rest = ox.partition(model)
+    slope = jax.grad(lambda p: ox.call(ox.merge(p, rest), X, training=True).sum())(params)
+    close(slope.layer.kernel, jnp.broadcast_to(X[:, None], (3, 2)))
+    assert slope.average == [None, None]
+
+
+def test_low_rank_adaptation():
+    dense = nn.Dense.of(4).init(KEY, X)
+    model = nn.LoRA.of(dense, 2, alpha=4.0).init(KEY, X)
+    close(model(X), dense(X))
+    model = model.replace(up=jax.random.normal(KEY, (2, 4)))
+    want = X @ (dense.kernel + 2 * model.down @ model.up) + dense.bias
+    np.testing.assert_allclose(model(X), want, atol=1e-5)
+    np.testing.assert_allclose(model.merged()(X), want, atol=1e-5)
+    learned = ox.named_leaves(ox.partition(model)[0])
+    assert list(learned) == ["down", "up"]
+    with pytest.raises(TypeError, match="LoRA adapts a Dense layer, got Dropout"):
+        nn.LoRA.of(nn.Dropout.of(0.5), 2).init(KEY, X)
