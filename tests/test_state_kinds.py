@@ -104,8 +104,8 @@ def test_gradient_of_a_rule_with_state_that_has_none(make, rule):
     def step(m, h):
         return lax.scan(lambda c, _: (rule(lambda c: m(c))(c), None), h, None, length=3)[0]
 
-    for run in both(jax.value_and_grad(ox.call_and_update, 1, has_aux=True)):
-        (_, new), slope = run(Host(make(), step), H)
+    for call in both(jax.value_and_grad(ox.call_and_update, 1, has_aux=True)):
+        (_, new), slope = call(Host(make(), step), H)
         close(slope, jnp.float32(8))
         want = make()
         for _ in range(3):

@@ -17,7 +17,21 @@ import jax.numpy as jnp
 
 from oryxstate import _jax
 
-batched_p = _jax.Primitive("batched")
+
+class _BatchedPrimitive(_jax.Primitive):
+    """Computed where a derivative meets it: below that no `vmap` is of its examples."""
+
+    def bind_with_trace(self, trace, args, avals, params, /):
+        below = trace
+        while isinstance(below, _jax.ForwardingTrace):
+            below = _jax.parent(below)
+        if _jax.differentiates(below):
+            with _jax.set_current_trace(trace):
+                return _compute(*args, **params)
+        return super().bind_with_trace(trace, args, avals, params)
+
+
+batched_p = _BatchedPrimitive("batched")
 
 Run = Callable[[Sequence, Sequence], tuple[list, list]]
 
@@ -45,13 +59,16 @@ def not_gathered(axis_names: Sequence) -> tuple:
     return tuple(name for name in axis_names if name not in _gathered.names)
 
 
-def per_example(examples: Examples, shared: Sequence, inputs: Sequence) -> tuple[list, list]:
+def per_example(
+    examples: Examples, shared: Sequence, inputs: Sequence, avals: tuple[tuple, tuple]
+) -> tuple[list, list]:
     """`(outputs, new)` of one example, computed together with all others of every `vmap` around.
 
     Args:
         examples: what is computed.
         shared: arrays that belong to all examples.
         inputs: arrays of one example.
+        avals: what JAX knows of `outputs` and `new`, from `avals_of`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -61,20 +78,12 @@ def per_example(examples: Examples, shared: Sequence, inputs: Sequence) -> tuple
         ...     return [x - x.mean()], [x.mean()]
         >>> examples = _batched.Examples(lambda shared, inputs: (inputs, [inputs[0]]), batch)
         >>> def centered(x):
-        ...     (y,), _ = _batched.per_example(examples, [], [x])
+        ...     avals = _batched.avals_of(examples, [], [x])
+        ...     (y,), _ = _batched.per_example(examples, [], [x], avals)
         ...     return y
         >>> jax.vmap(centered)(jnp.array([1.0, 3.0])).tolist()
         [-1.0, 1.0]
     """
-
-    def alone(*operands: Any) -> tuple[list, list]:
-        some, xs = operands[: len(shared)], operands[len(shared) :]
-        out, new = examples.batch(some, [jnp.expand_dims(x, 0) for x in xs])
-        return [x[0] for x in out], new
-
-    staged = jax.make_jaxpr(alone, return_shape=True)(*shared, *inputs)
-    out_count = len(jax.tree.leaves(staged[1][0]))
-    avals = tuple(var.aval for var in _jax.outvars(staged[0]))
     flat = batched_p.bind(
         *shared,
         *inputs,
@@ -83,10 +92,24 @@ def per_example(examples: Examples, shared: Sequence, inputs: Sequence) -> tuple
         sizes=(),
         names=frozenset(),
         has_axes=(False,) * len(inputs),
-        out_avals=avals[:out_count],
-        new_avals=avals[out_count:],
+        out_avals=avals[0],
+        new_avals=avals[1],
     )
-    return list(flat[:out_count]), list(flat[out_count:])
+    return list(flat[: len(avals[0])]), list(flat[len(avals[0]) :])
+
+
+def avals_of(examples: Examples, shared: Sequence, inputs: Sequence) -> tuple[tuple, tuple]:
+    """What JAX knows of the outputs and of `new`, for one example: a batch of one is staged."""
+
+    def alone(*operands: Any) -> tuple[list, list]:
+        some, xs = operands[: len(shared)], operands[len(shared) :]
+        out, new = examples.batch(some, [jnp.expand_dims(x, 0) for x in xs])
+        return [x[0] for x in out], new
+
+    staged, shapes = jax.make_jaxpr(alone, return_shape=True)(*shared, *inputs)
+    count = len(jax.tree.leaves(shapes[0]))
+    avals = tuple(var.aval for var in _jax.outvars(staged))
+    return avals[:count], avals[count:]
 
 
 def _compute(*operands, examples, split, sizes, names, has_axes, **_):
@@ -114,6 +137,7 @@ def _abstract(*_, sizes, out_avals, new_avals, **__):
 
 
 def _jvp(primals, tangents, **params):
+    """Of a program that holds the primitive and is differentiated as a whole."""
     return _jax.jvp_of(lambda *xs: _compute(*xs, **params), primals, tangents)
 
 
@@ -134,7 +158,7 @@ def _batch(axis_name, operands, dims, *, split, **params):
     now_has = tuple(has or d is not None for has, d in zip(has_axes, dims, strict=True))
     # An input that gets its first axis now lacks those that were collected before.
     moved = [
-        _with_axes(x, sizes) if now and not has else x
+        _with_axes(x, sizes) if sizes and now and not has else x
         for x, has, now in zip(moved, has_axes, now_has, strict=True)
     ]
     params["names"] |= {axis_name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,8 @@ import jax
 
 from oryxstate import _tree
 from oryxstate._effects import _batched
-from oryxstate._module import _call, _pytree
+from oryxstate._module import _call, _live, _pytree
+from oryxstate._module._static import type_key
 
 
 def call(one: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> Any:
@@ -50,12 +52,29 @@ def call(one: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> Any:
         return run(type(live).call_batched, shared, inputs)
 
     examples = _batched.Examples(lambda shared, inputs: run(one, shared, inputs), batch)
-    out, new = _batched.per_example(examples, shared, [leaves[i] for i in at])
+    inputs = [leaves[i] for i in at]
+    static = tuple((i, x, type_key(x)) for i, x in enumerate(leaves) if i not in at)
+    key = _plain(structure), given, static, *map(jax.typeof, (*shared, *inputs))
+    known = _known.setdefault(type(live), {})
+    if key not in known:
+        known[key] = _batched.avals_of(examples, shared, inputs), out_structure
+    avals, out_structure = known[key]
+    out, new = _batched.per_example(examples, shared, inputs, avals)
     changed = list(shared)
     for i, leaf in zip(written, new, strict=True):
         changed[i] = leaf
     _call.assign(live, before, jax.tree.unflatten(structure, changed), type(live).__name__)
     return jax.tree.unflatten(out_structure, out)
+
+
+# What JAX knows of the outputs of a class, by all that it depends on; equal layers are staged once.
+_known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def _plain(structure: Any) -> Any:
+    """The structure of a module wherever it stands."""
+    module = jax.tree.unflatten(structure, [None] * structure.num_leaves)
+    return jax.tree.structure(_live.plain(module), is_leaf=lambda x: x is None)
 
 
 def _state_leaves(module: Any) -> list[int]:

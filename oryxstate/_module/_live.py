@@ -166,6 +166,17 @@ def strip(tree: Any, level: int) -> Any:
     return _pytree.map_modules(plain, tree, "")
 
 
+def plain(tree: Any) -> Any:
+    """Modules that are values, without the places that they stand for."""
+
+    def without(module: Any, path: str) -> Any:
+        module = _pytree.with_data(module, _pytree.map_children(without, module, path))
+        aux = _pytree.with_scope(module.__dict__[AUX], None)
+        return _pytree.with_data(module, {}, aux=aux)
+
+    return _pytree.map_modules(without, tree, "")
+
+
 def path_of(module: Any) -> str:
     """Where a module stands in the innermost root call, empty if it is the root or not in it."""
     if PLACE in module.__dict__:

@@ -13,6 +13,7 @@ from oryxstate._effects._batched import not_gathered
 from oryxstate._errors import EffectError
 from oryxstate._module import _live
 from oryxstate._module._fields import param, state, static
+from oryxstate._tree import ArraySpec
 from oryxstate.nn._layer import Layer, LayerParams, single
 from oryxstate.nn._precision import computing, fraction, last, switched
 
@@ -118,7 +119,8 @@ class BatchNorm(Layer):
     ) -> Float[Array, "batch ... features"]:
         """All examples, normalized with their own statistics while training."""
         size = self.mean.shape[0]
-        self.check_input(xs.ndim > 1 and xs.shape[-1] == size, f"[..., {size}]", xs[0])
+        one = ArraySpec(xs.shape[1:], xs.dtype)
+        self.check_input(one.ndim > 0 and one.shape[-1] == size, f"[..., {size}]", one)
         if not switched(training, "BatchNorm"):
             return self._normalized(xs, self.mean, self.variance)
         wide = xs.astype(jnp.promote_types(xs.dtype, self.mean.dtype))
