@@ -112,6 +112,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def charlm(session: nox.Session) -> None:
+    """Train a small transformer on docstrings, and let it write: `nox -s charlm -- --help`."""
+    session.install(".[train]")
+    session.run("python", "docs/examples/charlm.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure against the peers."""
     session.install(".")

@@ -49,7 +49,7 @@ def test_the_figures_are_sound(runs):
     figures = figures_of(runs[0][0])
     assert (figures["epochs"], figures["seed"]) == (1, 3)
     # Each training step counted once, and no evaluation: 1,437 images in batches of 64.
-    assert figures["steps"] == figures["training_calls_counted_by_batchnorm"] == 22
+    assert figures["steps"] == figures["batches_counted_by_the_model"] == 22
     curves = figures["curves"]
     assert {name: len(values) for name, values in curves.items()} == {
         "train_loss": 1,
@@ -73,7 +73,7 @@ def test_the_picture_can_be_read(runs):
 
 def test_the_output_names_variables_accuracy_and_files(runs):
     (folder, _), (text, _) = runs
-    for row in ("blocks[0].norm.mean", "dropout.key", "key<fry>", "readout.kernel", "94,186"):
+    for row in ("layers[2].mean", "layers[0].batches", "layers[15].kernel", "94,186"):
         assert row in text
     assert "epoch   1/1" in text  # a line in place of the bar, which needs a terminal
     accuracy = figures_of(folder)["test_accuracy"]

@@ -73,13 +73,13 @@ class Screen:
         """What the model has come to."""
         total = len(digits.test_labels)
         found = round(figures["test_accuracy"] * total)
-        counted, steps = figures["training_calls_counted_by_batchnorm"], figures["steps"]
+        counted, steps = figures["batches_counted_by_the_model"], figures["steps"]
         self.console.print(
             f"\n[bold green]Test accuracy {figures['test_accuracy']:.2%}[/] "
             f"({found} of {total}) after {_epochs(figures['epochs'])} in {seconds:.0f} s."
         )
         self.console.print(
-            f"BatchNorm's own counter stands at {counted:,} after {steps:,} training steps."
+            f"The model's own counter stands at {counted:,} after {steps:,} training steps."
         )
         for path in paths:
             self.console.print(f"Wrote {path}", soft_wrap=True)

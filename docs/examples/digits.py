@@ -1,7 +1,7 @@
 """Train a convolutional net with BatchNorm and Dropout on 1,797 handwritten digits.
 
-Running statistics and random keys are state of the layers. Nobody passes them by hand: see how
-little `Net.call` and `train_step` say about them.
+The model is put together from layers. Running statistics are their state, and one random key
+reaches all that need one: see how little `NET` and `train_step` say about them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from _digits_arguments import Options, parse
 from _digits_data import Digits, load
 from _digits_files import write_curves, write_figures
 from _digits_screen import Screen
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 import oryxstate as ox
+from oryxstate import nn
 
 BATCH_SIZE = 64
 PEAK_LEARNING_RATE = 4e-3
@@ -32,115 +33,34 @@ WEIGHT_DECAY = 1e-2
 # The model ----------------------------------------------------------------------------------------
 
 
-class Conv(ox.Module):
-    """A 3x3 convolution that keeps the size of the image."""
+class Count(nn.Layer):
+    """Hands on what it gets, and counts the batches that it was trained on."""
 
-    kernel: Float[Array, "3 3 inputs outputs"] = ox.param()
+    batches: Int[Array, ""] = ox.state()
 
-    def call(self, x: Float[Array, "b h w inputs"]) -> Float[Array, "b h w outputs"]:
-        layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(
-            x, self.kernel, window_strides=(1, 1), padding="SAME", dimension_numbers=layout
-        )
+    @classmethod
+    def initialize(cls, init_key: Any, in_spec: Any) -> nn.LayerParams:
+        return nn.LayerParams(state={"batches": jnp.array(0)})
 
+    def call(self, x: Array, *, training: bool) -> Array:
+        return x
 
-class BatchNorm(ox.Module):
-    """Batch normalization (Ioffe and Szegedy, 2015): its running statistics are state."""
-
-    scale: Float[Array, "c"] = ox.param()
-    bias: Float[Array, "c"] = ox.param()
-    mean: Float[Array, "c"] = ox.state()
-    variance: Float[Array, "c"] = ox.state()
-    count: Int[Array, ""] = ox.state()
-    momentum: float = ox.static(default=0.95)
-    epsilon: float = ox.static(default=1e-5)
-
-    def call(self, x: Float[Array, "b h w c"], *, training: bool) -> Float[Array, "b h w c"]:
-        if not training:
-            return self.normalize(x, self.mean, self.variance)
-        mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
-        # A plain average of the first batches, then an exponential one: no trace of the start.
-        step = jnp.maximum(1 / (self.count + 1), 1 - self.momentum)
-        self.assign(
-            mean=self.mean + step * (jax.lax.stop_gradient(mean) - self.mean),
-            variance=self.variance + step * (jax.lax.stop_gradient(variance) - self.variance),
-            count=self.count + 1,
-        )
-        return self.normalize(x, mean, variance)
-
-    def normalize(self, x: Array, mean: Array, variance: Array) -> Array:
-        return (x - mean) * jax.lax.rsqrt(variance + self.epsilon) * self.scale + self.bias
+    def call_batched(self, xs: Array, *, training: bool) -> Array:
+        if training:
+            self.assign(batches=self.batches + 1)
+        return xs
 
 
-class Dropout(ox.Module):
-    """Dropout (Srivastava et al., 2014): its random key is state, split at each call."""
-
-    key: Key[Array, ""] = ox.state()
-    rate: float = ox.static()
-
-    def call(self, x: Float[Array, "b n"], *, training: bool) -> Float[Array, "b n"]:
-        if not training:
-            return x
-        key, own = jax.random.split(self.key)
-        self.assign(key=key)
-        kept = jax.random.bernoulli(own, 1 - self.rate, x.shape)
-        return jnp.where(kept, x / (1 - self.rate), 0)
-
-
-class Dense(ox.Module):
-    """An affine map."""
-
-    kernel: Float[Array, "inputs outputs"] = ox.param()
-    bias: Float[Array, "outputs"] = ox.param()
-
-    def call(self, x: Float[Array, "b inputs"]) -> Float[Array, "b outputs"]:
-        return x @ self.kernel + self.bias
-
-
-class Block(ox.Module):
+def block(features: int) -> nn.Template:
     """Convolution, BatchNorm, relu, and the larger of each two by two pixels."""
-
-    conv: Conv
-    norm: BatchNorm
-
-    def call(self, x: Float[Array, "b h w inputs"], *, training: bool) -> Array:
-        x = jax.nn.relu(self.norm(self.conv(x), training=training))
-        b, h, w, c = x.shape
-        return x.reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
+    conv = nn.Conv.of(features, (3, 3), padding="SAME", use_bias=False, kernel_init=HE)
+    return conv >> nn.BatchNorm.of(momentum=0.9) >> jax.nn.relu >> nn.MaxPool.of((2, 2))
 
 
-class Net(ox.Module):
-    """Three blocks halve the image until one pixel of features is left."""
-
-    blocks: tuple[Block, ...]
-    dropout: Dropout
-    readout: Dense
-
-    def call(self, x: Float[Array, "b 8 8 1"], *, training: bool) -> Float[Array, "b 10"]:
-        for block in self.blocks:
-            x = block(x, training=training)
-        x = self.dropout(x.reshape(len(x), -1), training=training)
-        return self.readout(x)
-
-
-def make_net(key: Key[Array, ""], channels: tuple[int, ...] = (1, 32, 64, 128)) -> Net:
-    *block_keys, dropout_key, readout_key = jax.random.split(key, len(channels) + 1)
-    he, lecun = jax.nn.initializers.he_normal(), jax.nn.initializers.lecun_normal()
-    blocks = tuple(
-        Block(
-            Conv(he(key, (3, 3, inputs, outputs))),
-            BatchNorm(
-                scale=jnp.ones(outputs),
-                bias=jnp.zeros(outputs),
-                mean=jnp.zeros(outputs),
-                variance=jnp.ones(outputs),
-                count=jnp.array(0),
-            ),
-        )
-        for key, inputs, outputs in zip(block_keys, channels[:-1], channels[1:], strict=True)
-    )
-    readout = Dense(lecun(readout_key, (channels[-1], 10)), jnp.zeros(10))
-    return Net(blocks, Dropout(dropout_key, rate=0.3), readout)
+HE = jax.nn.initializers.he_normal()
+READOUT = nn.Flatten.of() >> nn.Dropout.of(0.3) >> nn.Dense.of(10)
+# Three blocks halve the image until one pixel of features is left.
+NET = Count.of() >> block(32) >> block(64) >> block(128) >> READOUT
 
 
 # Training -----------------------------------------------------------------------------------------
@@ -154,9 +74,13 @@ def score(logits: Float[Array, "b 10"], labels: Int[Array, "b"]) -> tuple[Array,
 
 def make_train_step(optimizer: optax.GradientTransformation) -> Any:
     @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def train_step(model: Net, optimizer_state: Any, images: Array, labels: Array) -> Any:
-        def objective(model: Net) -> Any:
-            logits, model = ox.call_and_update(model, images, training=True)
+    def train_step(model: Any, optimizer_state: Any, images: Array, labels: Array, key: Any) -> Any:
+        def objective(model: Any) -> Any:
+            def one(image: Array) -> Any:
+                return model.call_and_update(image, training=True, rng=key)
+
+            # One model comes out for all images: BatchNorm has seen the batch.
+            logits, model = jax.vmap(one, out_axes=(0, None))(images)
             loss, correct = score(logits, labels)
             return loss, (model, correct)
 
@@ -169,8 +93,8 @@ def make_train_step(optimizer: optax.GradientTransformation) -> Any:
 
 
 @jax.jit
-def evaluate(model: Net, images: Array, labels: Array) -> tuple[Array, Array, Array]:
-    logits = model(images, training=False)
+def evaluate(model: Any, images: Array, labels: Array) -> tuple[Array, Array, Array]:
+    logits = jax.vmap(lambda image: model(image, training=False))(images)
     return *score(logits, labels), logits
 
 
@@ -184,12 +108,14 @@ def train(options: Options, digits: Digits, screen: Screen) -> tuple[dict[str, A
     optimizer = optax.adamw(schedule, weight_decay=WEIGHT_DECAY)
     train_step = make_train_step(optimizer)
 
-    model = make_net(jax.random.key(options.seed))
+    init_key, dropout_key = jax.random.split(jax.random.key(options.seed))
+    model = ox.init(NET)(init_key, digits.train_images[0])
     params, _ = ox.partition(model)
     optimizer_state = optimizer.init(params)
     screen.show_summary(model)
 
     order = np.random.default_rng(options.seed)
+    keys = iter(jax.random.split(dropout_key, total))
     curves: dict[str, list[float]] = {
         name: [] for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
     }
@@ -199,7 +125,11 @@ def train(options: Options, digits: Digits, screen: Screen) -> tuple[dict[str, A
             batches = order.permutation(len(digits.train_labels))[: steps * BATCH_SIZE]
             for batch in batches.reshape(steps, BATCH_SIZE):
                 model, optimizer_state, loss, correct = train_step(
-                    model, optimizer_state, digits.train_images[batch], digits.train_labels[batch]
+                    model,
+                    optimizer_state,
+                    digits.train_images[batch],
+                    digits.train_labels[batch],
+                    next(keys),
                 )
                 losses.append(float(loss))
                 found += int(correct)
@@ -216,7 +146,7 @@ def train(options: Options, digits: Digits, screen: Screen) -> tuple[dict[str, A
         "seed": options.seed,
         "steps": total,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "training_calls_counted_by_batchnorm": int(model.blocks[0].norm.count),
+        "batches_counted_by_the_model": int(model.layers[0].batches),
         "test_accuracy": curves["test_accuracy"][-1],
         "curves": curves,
     }

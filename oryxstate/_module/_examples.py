@@ -27,7 +27,7 @@ def call(one: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> Any:
     shared, structure = jax.tree.flatten(before)
     leaves, given = jax.tree.flatten((args, kwargs))
     at = [i for i, leaf in enumerate(leaves) if _tree.is_array(leaf)]
-    written = _state_leaves(before)
+    written = _pytree.state_positions(before)
     out_structure: Any = None
 
     def run(function: Callable[..., Any], shared: Any, inputs: Any) -> tuple[list, list]:
@@ -75,16 +75,3 @@ def _plain(structure: Any) -> Any:
     """The structure of a module wherever it stands."""
     module = jax.tree.unflatten(structure, [None] * structure.num_leaves)
     return jax.tree.structure(_live.plain(module), is_leaf=lambda x: x is None)
-
-
-def _state_leaves(module: Any) -> list[int]:
-    """The positions of state among the leaves of a module."""
-
-    def marked(module: Any, path: str) -> Any:
-        data = _pytree.map_children(marked, module, path)
-        for field in module.__layout__.state:
-            data[field] = jax.tree.map(lambda _: True, getattr(module, field))
-        return _pytree.with_data(module, data)
-
-    leaves = jax.tree.leaves(marked(module, ""))
-    return [i for i, leaf in enumerate(leaves) if leaf is True]

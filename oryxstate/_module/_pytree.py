@@ -200,3 +200,16 @@ def has_state(module: Any) -> bool:
     found = []
     map_children(lambda child, _: found.append(has_state(child)) or child, module, "")
     return any(found)
+
+
+def state_positions(module: Any) -> list[int]:
+    """The positions of state among the leaves of a module."""
+
+    def marked(module: Any, path: str) -> Any:
+        data = map_children(marked, module, path)
+        for field in module.__layout__.state:
+            data[field] = jax.tree.map(lambda _: True, getattr(module, field))
+        return with_data(module, data)
+
+    leaves = jax.tree.leaves(marked(module, ""))
+    return [i for i, leaf in enumerate(leaves) if leaf is True]

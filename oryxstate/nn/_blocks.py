@@ -19,6 +19,8 @@ from oryxstate.nn._parts import build, check_parts
 from oryxstate.nn._precision import fraction, positive
 from oryxstate.nn._template import Template
 
+rms = RMSNorm.of()
+
 
 class MLP(Layer):
     """Dense layers over the last axis, with an activation between each two.
@@ -50,7 +52,8 @@ class MLP(Layer):
                 f"returns, got {features!r}."
             )
         positive(cls.__name__, "features", *features)
-        check_parts(cls.__name__, (activation,))
+        if not callable(activation):
+            raise TypeError(f"{cls.__name__}: `activation` is a function, got {activation!r}.")
 
     @classmethod
     def initialize(
@@ -101,7 +104,8 @@ class TransformerBlock(Layer):
         x = x + dropout(mlp(mlp_norm(x)))
 
     Before each part rather than after it, as in GPT-2 and Llama; a norm after the last block is up
-    to the model. Source: Xiong et al., On Layer Normalization in the Transformer Architecture, 2020.
+    to the model. The sums have the dtype of the input. Source: Xiong et al., On Layer Normalization
+    in the Transformer Architecture, 2020.
 
     Attributes:
         attention: from `[time, features]` to the same, such as `MultiHeadAttention`.
@@ -130,9 +134,7 @@ class TransformerBlock(Layer):
     dropout: Dropout | None
 
     @classmethod
-    def check(
-        cls, attention: Any, mlp: Any, *, norm: Any = RMSNorm.of(), dropout: float = 0.0
-    ) -> None:
+    def check(cls, attention: Any, mlp: Any, *, norm: Any = rms, dropout: float = 0.0) -> None:
         """The parts can be called, the norm can be made twice, and the rate is a probability."""
         check_parts(cls.__name__, (attention, mlp, norm))
         fraction(cls.__name__, "dropout", dropout)
@@ -150,7 +152,7 @@ class TransformerBlock(Layer):
         attention: Any,
         mlp: Any,
         *,
-        norm: Template[Any] = RMSNorm.of(),  # noqa: B008  (a template never changes)
+        norm: Template[Any] = rms,
         dropout: float = 0.0,
     ) -> LayerParams:
         """Each part on the input, each with a key of its own.
@@ -172,8 +174,9 @@ class TransformerBlock(Layer):
         made, keys = {}, jax.random.split(init_key, len(parts))
         for key, (name, part) in zip(keys, parts.items(), strict=True):
             made[name], infer = build(part, key, single(cls, in_spec), name)
-            if name in ("attention", "mlp") and infer() != in_spec:
-                raise cls.wrong_input(f"a part `{name}` that returns {in_spec}", infer())
+            out_shape = getattr(infer(), "shape", None)
+            if out_shape != in_spec.shape:
+                raise cls.wrong_input(f"a part `{name}` of the shape of {in_spec}", infer())
         made["dropout"] = Dropout(dropout) if dropout else None
         return LayerParams(params=made, out_spec=in_spec)
 
@@ -187,8 +190,8 @@ class TransformerBlock(Layer):
             mask: where attention may look, if it takes one.
         """
         options = {} if mask is None else {"mask": mask}
-        x = x + self._dropped(self.attention(self.attention_norm(x), **options))
-        return x + self._dropped(self.mlp(self.mlp_norm(x)))
+        x = self._added(x, self.attention(self.attention_norm(x), **options))
+        return self._added(x, self.mlp(self.mlp_norm(x)))
 
     def cached(self, max_length: int) -> Self:
         """The block that decodes with these parameters step by step, its cache empty.
@@ -201,5 +204,6 @@ class TransformerBlock(Layer):
         """
         return self.replace(attention=self.attention.cached(max_length))
 
-    def _dropped(self, x: jax.Array) -> jax.Array:
-        return x if self.dropout is None else self.dropout(x)
+    def _added(self, x: jax.Array, more: jax.Array) -> jax.Array:
+        more = more if self.dropout is None else self.dropout(more)
+        return x + more.astype(x.dtype)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -43,7 +44,7 @@ class Convolution(Layer):
     dtype: Any = static(default=None)
 
     @classmethod
-    def draw(
+    def _draw(
         cls,
         init_key: Any,
         in_spec: Any,
@@ -56,7 +57,7 @@ class Convolution(Layer):
         """Draw kernel and bias for an input that fits."""
         axes = axes_of(kernel_size, info["strides"], info["dilation"], info["padding"])
         ndim, channels = single(cls, in_spec).ndim, in_spec.shape[-1] if in_spec.shape else 0
-        if not 2 <= ndim <= 4 or ndim != (ndim if axes is None else axes + 1):
+        if not 2 <= ndim <= 4 or axes not in (None, ndim - 1):
             raise cls.wrong_input(shape_of(axes), in_spec)
         if channels == 0 or channels % info["groups"]:
             some = "channels" if info["groups"] == 1 else f"a multiple of {info['groups']} channels"
@@ -66,42 +67,44 @@ class Convolution(Layer):
         kernel = inits[0](keys[0], shape, param_dtype)
         bias = None if inits[1] is None else inits[1](keys[1], (features,), param_dtype)
         made = LayerParams(params={"kernel": kernel, "bias": bias}, info=info)
-        cls.new(made).check_shape(in_spec)
+        cls.new(made)._check_shape(in_spec)
         return made
 
-    def check_shape(self, x: Any) -> None:
+    def _check_shape(self, x: Any) -> None:
         """Raise for an input, or the spec of one, without room for the kernel."""
         axes, channels = self.kernel.ndim - 2, self.kernel.shape[-2] * self.groups
-        fits = jnp.ndim(x) == axes + 1 and x.shape[-1] == channels
+        fits = np.ndim(x) == axes + 1 and x.shape[-1] == channels
         self.check_input(fits, shape_of(axes, channels), x)
-        fits = self.has_room(x.shape[:-1])
-        self.check_input(fits, room_for(self.windows, channels), x)
+        self.check_input(self._has_room(x.shape[:-1]), self._room(channels), x)
 
     @property
-    def windows(self) -> Windows:
+    def _windows(self) -> Windows:
         """Where the kernel is laid."""
         *lengths, _, _ = self.kernel.shape
         return Windows.along(len(lengths), lengths, self.strides, self.padding, self.dilation)
 
-    def has_room(self, spatial: tuple[int, ...]) -> bool:
+    def _has_room(self, spatial: tuple[int, ...]) -> bool:
         """Whether there is any output for an input with these spatial axes."""
-        return self.windows.fit(spatial)
+        return self._windows.fit(spatial)
+
+    def _room(self, channels: int) -> str:
+        return room_for(self._windows, channels)
 
     def call(self, x: Float[Array, "*spatial in"]) -> Float[Array, "*places out"]:
         """One example, channels last."""
-        self.check_shape(x)
+        self._check_shape(x)
         x, kernel, bias = computing(self.dtype, x, self.kernel, self.bias)
-        y = self.convolve(x, kernel)
+        y = self._convolve(x, kernel)
         return y if bias is None else y + last(bias, y)
 
-    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         """The output without the bias."""
-        pads = self.windows.pads(x.shape[:-1])
+        pads = self._windows.pads(x.shape[:-1])
         if self.padding == "CIRCULAR":
             x, pads = jnp.pad(x, (*pads, (0, 0)), mode="wrap"), ((0, 0),) * len(pads)
-        return self.slide(x, kernel, pads, self.windows.strides, (1,) * len(pads))
+        return self._slide(x, kernel, pads, self._windows.strides, (1,) * len(pads))
 
-    def slide(
+    def _slide(
         self, x: jax.Array, kernel: jax.Array, pads: Any, strides: Any, spacing: Any
     ) -> jax.Array:
         """The sums over windows of an input with `spacing` from one element to the next."""
@@ -184,7 +187,7 @@ class WithFeatures(Convolution):
         """
         inits = kernel_init, bias_init if use_bias else None
         info = {"strides": strides, "padding": padding, "dilation": dilation, "groups": groups}
-        return cls.draw(
+        return cls._draw(
             init_key, in_spec, features, kernel_size, inits, param_dtype, dtype=dtype, **info
         )
 
@@ -192,7 +195,8 @@ class WithFeatures(Convolution):
 class Conv(WithFeatures):
     """Slide a kernel over 1 to 3 spatial axes of one example, channels last.
 
-        y[i, o] = bias[o] + sum over k, c of x[i * strides + k * dilation - before, c] kernel[k, c, o]
+        y[i, o] = sum over k, c of x[i * strides + k * dilation - before, c] * kernel[k, c, o]
+                  + bias[o]
 
     where `before` is the padding, zeros unless it is "CIRCULAR" (periodic). The output has
     `(n + before + after - reach) // strides + 1` places along an axis, `reach` being
@@ -221,5 +225,3 @@ class Conv(WithFeatures):
         >>> nn.Conv.of(16, 5).spec(jnp.ones((8, 3)))  # along the only axis
         float32[4,16]
     """
-
-

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 
 from oryxstate.nn._conv import WithFeatures
-from oryxstate.nn._windows import Pads
+from oryxstate.nn._windows import Pads, shape_of
 
 
 class ConvTranspose(WithFeatures):
-    """Spread an input over `strides` times as many places: from a convolution's output to its input.
+    """Spread an input over `strides` times as many places, as convolutions gather it.
 
-        y[j, o] = bias[o] + sum over i, k, c of x[i, c] kernel[k, c, o]
+        y[j, o] = sum over i, k, c of x[i, c] * kernel[k, c, o] + bias[o]
 
     over all `i`, `k` with `i * strides + (reach - 1 - k * dilation) - before == j`, as
     `jax.lax.conv_transpose`: the kernel is not flipped (PyTorch's and Keras's is). `padding` is
@@ -41,33 +41,37 @@ class ConvTranspose(WithFeatures):
         float32[8,8,3]
     """
 
-    def has_room(self, spatial: tuple[int, ...]) -> bool:
+    def _has_room(self, spatial: tuple[int, ...]) -> bool:
         """Whether padding leaves any of the output."""
-        windows = self.windows
-        sizes = zip(spatial, self.pads(), windows.strides, windows.reach, strict=True)
+        windows = self._windows
+        sizes = zip(spatial, self._pads(), windows.strides, windows.reach, strict=True)
         return min(spatial) > 0 and all(
             (n - 1) * stride + low + high >= reach - 1 for n, (low, high), stride, reach in sizes
         )
 
-    def pads(self) -> Pads:
+    def _room(self, channels: int) -> str:
+        shape = shape_of(self.kernel.ndim - 2, channels)
+        return f"{shape} of which padding {self._windows.padding} leaves any"
+
+    def _pads(self) -> Pads:
         """How the spaced input is padded, before and after each axis; negative where it is cut."""
-        windows = self.windows
+        windows = self._windows
         if isinstance(windows.padding, str):
             sizes = zip(windows.reach, windows.strides, strict=True)
             return tuple(_pads_of(windows.padding, *size) for size in sizes)
         sizes = zip(windows.reach, windows.padding, strict=True)
         return tuple((reach - 1 - low, reach - 1 - high) for reach, (low, high) in sizes)
 
-    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         """The output without the bias."""
-        pads, spacing = self.pads(), self.windows.strides
+        pads, spacing = self._pads(), self._windows.strides
         if self.padding == "CIRCULAR":
             # Elements of the next period first, one for each stride; zeros stand between them.
             sizes = list(zip(pads, spacing, strict=True))
             around = [(low // step, high // step) for (low, high), step in sizes]
             x = jnp.pad(x, (*around, (0, 0)), mode="wrap")
             pads = tuple((low % step, high % step) for (low, high), step in sizes)
-        return self.slide(x, kernel, pads, (1,) * len(pads), spacing)
+        return self._slide(x, kernel, pads, (1,) * len(pads), spacing)
 
 
 def _pads_of(padding: str, reach: int, stride: int) -> tuple[int, int]:

@@ -47,7 +47,8 @@ class Heads(Layer):
     def _attend(
         self, queries: jax.Array, keys: jax.Array, values: jax.Array, **options: Any
     ) -> Float[Array, "time out"]:
-        y = jax.nn.dot_product_attention(queries, keys, values, **options)
+        with jax.numpy_dtype_promotion("standard"):  # JAX's own code promotes bfloat16
+            y = jax.nn.dot_product_attention(queries, keys, values, **options)
         return self.out(y.reshape(len(y), -1))
 
     def _check_sequence(self, x: Any, dense: Dense, what: str) -> None:

@@ -58,7 +58,8 @@ class CachedAttention(Heads):
     @classmethod
     def check(cls, attention: Any, max_length: int) -> None:
         """It is made of attention, and has room."""
-        if not (isinstance(attention, Template) and issubclass(attention.layer, Heads)):
+        kind = attention.layer if isinstance(attention, Template) else Template
+        if not issubclass(kind, Heads) or issubclass(kind, CachedAttention):
             raise TypeError(
                 f"{cls.__name__} is made of a template of attention, but got {attention!r}. Give "
                 "`MultiHeadAttention.of(heads, causal=True)`, or use `attention.cached(max_length)`"
@@ -79,7 +80,8 @@ class CachedAttention(Heads):
             max_length: how many steps there is room for.
         """
         made, _ = build(attention, init_key, in_spec, "attention")
-        return with_cache(made, max_length)
+        cached = made.cached(max_length)
+        return LayerParams(params=cached.params, info=cached.info, state=cached.state)
 
     def call(self, x: Float[Array, "time features"]) -> Float[Array, "time features"]:
         """Append these steps, and attend to all so far.
@@ -90,11 +92,8 @@ class CachedAttention(Heads):
         self._check_sequence(x, self.query, "")
         room, start = self.keys.shape[0], self._start(x)
         positions = start + jnp.arange(len(x), dtype=start.dtype)
-        queries, (new_keys, new_values) = (
-            self._queries(x, positions),
-            self._keys_and_values(x, positions),
-        )
-        keys, values = _put(self.keys, new_keys, start), _put(self.values, new_values, start)
+        queries, new = self._queries(x, positions), self._keys_and_values(x, positions)
+        keys, values = _put(self.keys, new[0], start), _put(self.values, new[1], start)
         end = start + len(x)
         self.assign(keys=keys, values=values, length=end)
         seen = jnp.arange(room, dtype=start.dtype)[None, :] <= positions[:, None]
@@ -116,12 +115,16 @@ def with_cache(attention: Heads, max_length: int) -> LayerParams:
     """The fields of a `CachedAttention` with the parameters of `attention`, and an empty cache."""
     kernel = attention.key.kernel
     shape = max_length, attention.kv_heads, kernel.shape[1] // attention.kv_heads
-    empty = jnp.zeros(shape, attention.key.dtype or kernel.dtype)
+    dtype = attention.key.dtype or kernel.dtype
     shared = {name: getattr(attention, name) for name in ("heads", "kv_heads", "rotary_base")}
     return LayerParams(
         params=attention.params,
         info=shared,
-        state={"keys": empty, "values": empty, "length": jnp.array(0, jnp.int32)},
+        state={
+            "keys": jnp.zeros(shape, dtype),
+            "values": jnp.zeros(shape, dtype),  # not the same array: the model may be donated
+            "length": jnp.array(0, jnp.int32),
+        },
     )
 
 

@@ -1,4 +1,4 @@
-"""Which layers normalize each example by its own statistics?"""
+"""Which layers normalize each example over some of its axes?"""
 
 from __future__ import annotations
 
@@ -11,12 +11,7 @@ from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, static
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import positive
-
-
-def wide(x: jax.Array) -> jax.Array:
-    """At least float32, in which a mean over many elements is precise."""
-    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
+from oryxstate.nn._precision import wide
 
 
 def standardized(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:
@@ -108,7 +103,7 @@ class LayerNorm(Layer):
 
     def call(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """The input, normalized."""
-        fits, expected = _fit(x, self.axes, self.scale, self.bias)
+        fits, expected = fit(x, self.axes, self.scale, self.bias)
         self.check_input(fits, expected, x)
         y = standardized(wide(x), self.axes, self.epsilon)
         return affine(y, self.axes, self.scale, self.bias, x, self.dtype)
@@ -165,7 +160,7 @@ class RMSNorm(Layer):
 
     def call(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """The input, divided by its root mean square."""
-        fits, expected = _fit(x, self.axes, self.scale)
+        fits, expected = fit(x, self.axes, self.scale)
         self.check_input(fits, expected, x)
         y = wide(x)
         y = y * lax.rsqrt(jnp.square(y).mean(self.axes, keepdims=True) + self.epsilon)
@@ -173,7 +168,7 @@ class RMSNorm(Layer):
 
 
 def _check_axes(layer: str, axes: Any) -> None:
-    given = (axes,) if isinstance(axes, int) else axes
+    given = axes if isinstance(axes, tuple | list) else (axes,)
     if not given or not all(isinstance(a, int) for a in given):
         raise ValueError(f"{layer}: `axes` must be an integer or several, got {axes!r}.")
 
@@ -184,118 +179,15 @@ def _from_end(cls: type[Layer], axes: Any, in_spec: Any) -> tuple[int, ...]:
     found = sorted({a if a < 0 else a - count for a in given})
     if len(found) < len(given) or not all(-count <= a < 0 for a in found):
         raise cls.wrong_input(f"an array with the different axes {list(given)}", in_spec)
+    if not jnp.issubdtype(in_spec.dtype, jnp.floating):
+        raise cls.wrong_input("floats", in_spec)
     return tuple(found)
 
 
-def _fit(x: jax.Array, axes: tuple[int, ...], *vectors: Any) -> tuple[bool, str]:
+def fit(x: jax.Array, axes: tuple[int, ...], *vectors: Any) -> tuple[bool, str]:
     """Whether `x` has axes with the lengths of the vectors along them; what it should be."""
     lengths = [v.shape for v in vectors if v is not None]
     known = dict(zip(axes, lengths[0], strict=True)) if lengths else {}
     expected = ", ".join(str(known.get(a, "_")) for a in range(axes[0], 0))
-    fits = x.ndim >= -axes[0] and all(x.shape[a] == n for a, n in known.items())
-    return fits, f"[..., {expected}]"
-
-
-class _Grouped(Layer):
-    """Features in groups, each normalized over itself and all other axes of the example."""
-
-    scale: Float[Array, " features"] | None = param()
-    bias: Float[Array, " features"] | None = param()
-    groups: int = static()
-    ndim: int = static()
-    epsilon: float = static(default=1e-5)
-    dtype: Any = static(default=None)
-
-    @classmethod
-    def _made(cls, in_spec: Any, groups: int, options: dict[str, Any]) -> LayerParams:
-        if in_spec.size <= groups:
-            raise cls.wrong_input("several elements to average over in each group", in_spec)
-        ones = jnp.ones(in_spec.shape[-1], options["param_dtype"])
-        return LayerParams(
-            params={
-                "scale": ones if options["use_scale"] else None,
-                "bias": 0 * ones if options["use_bias"] else None,
-            },
-            info={
-                "groups": groups,
-                "ndim": in_spec.ndim,
-                "epsilon": options["epsilon"],
-                "dtype": options["dtype"],
-            },
-        )
-
-    def call(self, x: Float[Array, "... features"]) -> Float[Array, "... features"]:
-        """The input, normalized."""
-        self._check(x)
-        grouped = wide(x).reshape(*x.shape[:-1], self.groups, -1)
-        axes = (*range(x.ndim - 1), x.ndim)
-        y = standardized(grouped, axes, self.epsilon).reshape(x.shape)
-        return affine(y, (-1,), self.scale, self.bias, x, self.dtype)
-
-    def _check(self, x: jax.Array) -> None:
-        """A batch by mistake would be averaged over, so the number of axes counts too."""
-        fits, _ = _fit(x, (-1,), self.scale, self.bias)
-        lengths = [v.shape[0] for v in (self.scale, self.bias) if v is not None]
-        features = lengths[0] if lengths else f"a multiple of {self.groups}"
-        expected = ["_"] * (self.ndim - 1) + [str(features)]
-        fits = fits and x.ndim == self.ndim and x.shape[-1] % self.groups == 0
-        self.check_input(fits, f"one example, [{', '.join(expected)}]", x)
-
-
-class GroupNorm(_Grouped):
-    """Normalize groups of neighbouring features, over the group and all axes but the last.
-
-    As `LayerNorm` otherwise, with a scale and a bias for each feature. One group normalizes the
-    whole example. Source: Wu and He, Group Normalization, 2018.
-
-    Attributes:
-        scale: `[features]`, or None.
-        bias: `[features]`, or None.
-        groups: their number, which divides that of the features.
-        ndim: the number of axes of one example.
-        epsilon: added to the variance.
-        dtype: of the output; that of the input and parameters together if None.
-
-    Example:
-        >>> import jax, jax.numpy as jnp
-        >>> import oryxstate as ox
-        >>> from oryxstate import nn
-        >>> x = jnp.array([1.0, 3.0, 10.0, 30.0])
-        >>> norm = ox.init(nn.GroupNorm.of(2))(jax.random.key(0), x)
-        >>> norm(x).round(3).tolist()
-        [-1.0, 1.0, -1.0, 1.0]
-    """
-
-    @classmethod
-    def check(cls, groups: int, **options: Any) -> None:
-        """The number of groups is positive."""
-        positive(cls.__name__, "groups", groups)
-
-    @classmethod
-    def initialize(
-        cls,
-        init_key: Any,
-        in_spec: Any,
-        groups: int,
-        *,
-        epsilon: float = 1e-5,
-        use_scale: bool = True,
-        use_bias: bool = True,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-    ) -> LayerParams:
-        """Scale 1 and bias 0.
-
-        Args:
-            init_key: not used.
-            in_spec: of one example, `[..., features]`.
-            groups: the number of groups.
-            epsilon: added to the variance.
-            use_scale: whether there is a scale.
-            use_bias: whether there is a bias.
-            dtype: of the output.
-            param_dtype: the dtype of the parameters.
-        """
-        if single(cls, in_spec).ndim == 0 or in_spec.shape[-1] % groups:
-            raise cls.wrong_input(f"[..., a multiple of {groups}]", in_spec)
-        return cls._made(in_spec, groups, {**locals()})
+    fits = bool(jnp.issubdtype(x.dtype, jnp.floating)) and x.ndim >= -axes[0]
+    return fits and all(x.shape[a] == n for a, n in known.items()), f"floats [..., {expected}]"

@@ -49,3 +49,86 @@ class Dropout(Layer):
             return x
         keep = jax.random.bernoulli(self.needed("rng", rng), 1 - self.rate, x.shape)
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
+
+
+class DropPath(Layer):
+    """Zero the whole input with probability `rate`, and divide it by `1 - rate` otherwise.
+
+    For the body of a residual connection, `Residual.of(body >> DropPath.of(0.1))`, which each
+    example then skips at random (stochastic depth). Only while training; `rng` may be left out
+    otherwise. Source: Huang et al., Deep Networks with Stochastic Depth, 2016, and Larsson et al.,
+    FractalNet, 2016.
+
+    Attributes:
+        rate: the probability, below 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from oryxstate import nn
+        >>> path, x = nn.DropPath(0.5), jnp.ones(3)
+        >>> path(x, training=True, rng=jax.random.key(0)).tolist() in ([0.0] * 3, [2.0] * 3)
+        True
+    """
+
+    rate: float = static()
+
+    @classmethod
+    def check(cls, rate: float) -> None:
+        """The rate is a probability below 1."""
+        fraction(cls.__name__, "rate", rate)
+
+    @classmethod
+    def initialize(cls, init_key: Any, in_spec: Any, rate: float) -> LayerParams:
+        """Nothing to learn."""
+        return LayerParams(info={"rate": rate})
+
+    def call(
+        self, x: Float[Array, "..."], *, training: bool, rng: Any = None
+    ) -> Float[Array, "..."]:
+        """The input, or zeros with this probability while training."""
+        if not switched(training, "DropPath") or self.rate == 0:
+            return x
+        keep = jax.random.bernoulli(self.needed("rng", rng), 1 - self.rate)
+        return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
+
+
+class GaussianNoise(Layer):
+    """`y = x + stddev * noise`, with standard normal noise for each element.
+
+    Only while training; `rng` may be left out otherwise. Source: Bishop, Training with Noise is
+    Equivalent to Tikhonov Regularization, 1995.
+
+    Attributes:
+        stddev: the standard deviation of what is added.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from oryxstate import nn
+        >>> noise, x = nn.GaussianNoise(0.1), jnp.ones(3)
+        >>> bool((noise(x, training=True, rng=jax.random.key(0)) != x).all())
+        True
+        >>> noise(x, training=False).tolist()
+        [1.0, 1.0, 1.0]
+    """
+
+    stddev: float = static()
+
+    @classmethod
+    def check(cls, stddev: float) -> None:
+        """A standard deviation is not negative."""
+        if not stddev >= 0:
+            raise ValueError(f"{cls.__name__}: `stddev` must not be negative, got {stddev!r}.")
+
+    @classmethod
+    def initialize(cls, init_key: Any, in_spec: Any, stddev: float) -> LayerParams:
+        """Nothing to learn."""
+        return LayerParams(info={"stddev": stddev})
+
+    def call(
+        self, x: Float[Array, "..."], *, training: bool, rng: Any = None
+    ) -> Float[Array, "..."]:
+        """The input, with noise added while training."""
+        if not switched(training, "GaussianNoise") or self.stddev == 0:
+            return x
+        self.check_input(jnp.issubdtype(x.dtype, jnp.floating), "floating-point numbers", x)
+        return x + self.stddev * jax.random.normal(self.needed("rng", rng), x.shape, x.dtype)

@@ -15,7 +15,7 @@ from oryxstate._module import _live
 from oryxstate._module._fields import param, state, static
 from oryxstate._tree import ArraySpec
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import computing, fraction, last, switched
+from oryxstate.nn._precision import computing, fraction, last, switched, wide
 
 
 class BatchNorm(Layer):
@@ -97,15 +97,15 @@ class BatchNorm(Layer):
         """
         if single(cls, in_spec).ndim == 0:
             raise cls.wrong_input("[..., features]", in_spec)
-        ones = jnp.ones(in_spec.shape[-1], param_dtype)
+        features = in_spec.shape[-1:], param_dtype
         names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
         return LayerParams(
             params={
-                "scale": ones if use_scale else None,
-                "bias": 0 * ones if use_bias else None,
+                "scale": jnp.ones(*features) if use_scale else None,
+                "bias": jnp.zeros(*features) if use_bias else None,
             },
             info={"momentum": momentum, "epsilon": epsilon, "axis_name": names, "dtype": dtype},
-            state={"mean": 0 * ones, "variance": ones},
+            state={"mean": jnp.zeros(*features), "variance": jnp.ones(*features)},
         )
 
     def call(self, x: Float[Array, "... features"], *, training: bool) -> Float[Array, "..."]:
@@ -123,9 +123,9 @@ class BatchNorm(Layer):
         self.check_input(one.ndim > 0 and one.shape[-1] == size, f"[..., {size}]", one)
         if not switched(training, "BatchNorm"):
             return self._normalized(xs, self.mean, self.variance)
-        wide = xs.astype(jnp.promote_types(xs.dtype, self.mean.dtype))
-        mean = self._average(wide)
-        variance = self._average(jnp.square(wide - last(mean, wide)))
+        precise = wide(xs)
+        mean = self._average(precise)
+        variance = self._average(jnp.square(precise - last(mean, precise)))
         self.assign(
             mean=self._mixed(self.mean, mean), variance=self._mixed(self.variance, variance)
         )
@@ -141,12 +141,14 @@ class BatchNorm(Layer):
         return self.momentum * old + (1 - self.momentum) * new
 
     def _normalized(self, x: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
-        x, scale, bias, mean, variance = computing(
-            self.dtype, x, self.scale, self.bias, mean, variance
-        )
-        y = (x - last(mean, x)) * last(lax.rsqrt(variance + self.epsilon), x)
-        y = y if scale is None else y * last(scale, x)
-        return y if bias is None else y + last(bias, x)
+        dtype = computing(self.dtype, x, self.scale, self.bias, self.mean)[0].dtype
+        y = wide(x) - last(wide(mean), x)
+        y = y * last(lax.rsqrt(wide(variance) + self.epsilon), x)
+        if self.scale is not None:
+            y = y * last(wide(self.scale), x)
+        if self.bias is not None:
+            y = y + last(wide(self.bias), x)
+        return y.astype(dtype)
 
 
 def alone(layer: str, path: str) -> str:

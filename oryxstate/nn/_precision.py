@@ -25,6 +25,12 @@ def computing(dtype: Any, *values: Any) -> tuple[Any, ...]:
     return tuple(None if v is None else jnp.asarray(v, common) for v in values)
 
 
+def wide(x: jax.Array) -> jax.Array:
+    """Floating point numbers of 16 bits or less in float32: long sums lose less, and fit."""
+    narrow = jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits < 32
+    return x.astype(jnp.float32) if narrow else x
+
+
 def last(vector: jax.Array, x: jax.Array) -> jax.Array:
     """A vector for the last axis of `x`, with the rank of `x`: ranks are not promoted silently."""
     return jnp.expand_dims(vector, tuple(range(x.ndim - vector.ndim)))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from oryxstate._module import _keywords
+from oryxstate._module import _keywords, _pytree
 from oryxstate._module._fields import static
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._parts import build, check_parts
@@ -98,14 +98,20 @@ class Repeat(Layer):
 
     def call_and_update(self, x: Any, **keywords: Any) -> tuple[Any, Repeat]:
         """The output of the last layer, and all layers with their new state."""
+        at = _pytree.state_positions(self.layers)
 
         def body(h: Any, each: tuple[Any, Any]) -> tuple[Any, Any]:
             layer, i = each
             own = dict(keywords)
             if own.get(_keywords.RNG) is not None:
                 own[_keywords.RNG] = jax.random.fold_in(own[_keywords.RNG], i)
-            return layer.call_and_update(h, **own)
+            y, new = layer.call_and_update(h, **own)
+            leaves = jax.tree.leaves(new)
+            return y, [leaves[i] for i in at]
 
         step = jax.checkpoint(body) if self.remat else body
-        y, layers = lax.scan(step, x, (self.layers, jnp.arange(self.count)))
-        return y, self.replace(layers=layers)
+        y, state = lax.scan(step, x, (self.layers, jnp.arange(self.count)))
+        leaves, structure = jax.tree.flatten(self.layers)
+        for i, leaf in zip(at, state, strict=True):
+            leaves[i] = leaf
+        return y, self.replace(layers=jax.tree.unflatten(structure, leaves))

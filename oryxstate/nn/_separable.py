@@ -18,10 +18,10 @@ from oryxstate.nn._windows import Lengths, Padding, axes_of, check_windows, shap
 class DepthwiseConv(Convolution):
     """A convolution of each channel by itself, to `multiplier` channels.
 
-        y[i, c * multiplier + m] = bias[..] + sum over k of x[i * strides + k * dilation, c]
-                                                            * kernel[k, 0, c * multiplier + m]
+        y[i, o] = sum over k of x[i * strides + k * dilation - before, o // multiplier]
+                  * kernel[k, 0, o] + bias[o]
 
-    It is `Conv` with one group for each channel. Source: Chollet, Xception: Deep Learning with
+    which is `Conv` with one group for each channel. Source: Chollet, Xception: Deep Learning with
     Depthwise Separable Convolutions, 2016.
 
     Attributes:
@@ -97,7 +97,7 @@ class DepthwiseConv(Convolution):
         inits = kernel_init, bias_init if use_bias else None
         info = {"strides": strides, "padding": padding, "dilation": dilation, "groups": channels}
         features = channels * multiplier
-        return cls.draw(
+        return cls._draw(
             init_key, in_spec, features, kernel_size, inits, param_dtype, dtype=dtype, **info
         )
 

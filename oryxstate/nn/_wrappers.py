@@ -49,7 +49,7 @@ class EMA(Layer):
     ) -> LayerParams:
         """The layer, and the average that starts where it does."""
         layer, infer = build(part, init_key, in_spec, "layer")
-        average = jax.tree.leaves(_grad.partition(layer)[0])
+        average = [jnp.copy(leaf) for leaf in jax.tree.leaves(_grad.partition(layer)[0])]
         return LayerParams({"layer": layer}, {"decay": decay}, {"average": average}, infer())
 
     def call(self, *inputs: Any, training: bool) -> Any:

@@ -58,8 +58,9 @@ def test_repeat_is_a_loop_over_layers(remat):
         close(new.layers, jax.tree.map(lambda *leaf: jnp.stack(leaf), *layers))
 
 
-def test_repeat_inside_a_call_is_updated_each_time():
-    model = nn.Repeat.of(Shift.of(), 3).init(KEY, X)
+@pytest.mark.parametrize("remat", [False, True])
+def test_repeat_inside_a_call_is_updated_each_time(remat):
+    model = nn.Repeat.of(Shift.of(), 3, remat=remat).init(KEY, X)
     for run in both(ox.call_and_update):
         y, new = run(Holder(model), X)
         once, twin = model.call_and_update(X)

@@ -1,0 +1,201 @@
+"""Which layers turn identifiers into vectors, and say where in a sequence each one stands?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from oryxstate._module._fields import param, static
+from oryxstate.nn._layer import Layer, LayerParams, single
+from oryxstate.nn._precision import Initializer, computing, positive, wide
+
+# Variance 1 / features: products of a unit vector with a row, as in `attend`, have variance 1.
+embedding_normal = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
+
+
+class Embedding(Layer):
+    """`y = embedding[x]`: a learned vector for each of `vocabulary` integers.
+
+    An integer outside of `[0, vocabulary)` gives NaN, and no gradient.
+
+    Attributes:
+        embedding: `[vocabulary, features]`.
+        dtype: the dtype of the output; that of the parameter if None.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> from oryxstate import nn
+        >>> ids = jnp.array([2, 0, 1])
+        >>> embedding = ox.init(nn.Embedding.of(5, 4))(jax.random.key(0), ids)
+        >>> y = embedding(ids)
+        >>> y.shape, embedding.attend(y).shape
+        ((3, 4), (3, 5))
+    """
+
+    embedding: Float[Array, "vocabulary features"] = param()
+    dtype: Any = static(default=None)
+
+    @classmethod
+    def check(cls, vocabulary: int, features: int, **options: Any) -> None:
+        """Both numbers are positive."""
+        positive(cls.__name__, "vocabulary", vocabulary)
+        positive(cls.__name__, "features", features)
+
+    @classmethod
+    def initialize(
+        cls,
+        init_key: Any,
+        in_spec: Any,
+        vocabulary: int,
+        features: int,
+        *,
+        embedding_init: Initializer = embedding_normal,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+    ) -> LayerParams:
+        """Draw the vectors.
+
+        Args:
+            init_key: a random key.
+            in_spec: integers of any shape.
+            vocabulary: the number of vectors.
+            features: the length of each.
+            embedding_init: draws them, `(key, shape, dtype) -> array`.
+            dtype: the dtype of the output.
+            param_dtype: the dtype of the parameter.
+        """
+        if not jnp.issubdtype(single(cls, in_spec).dtype, jnp.integer):
+            raise cls.wrong_input("integers", in_spec)
+        embedding = embedding_init(init_key, (vocabulary, features), param_dtype)
+        return LayerParams(params={"embedding": embedding}, info={"dtype": dtype})
+
+    def call(self, x: Int[Array, "..."]) -> Float[Array, "... features"]:
+        """The vector of each integer."""
+        self.check_input(jnp.issubdtype(x.dtype, jnp.integer), "integers", x)
+        (embedding,) = computing(self.dtype, self.embedding)
+        return embedding.at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+    def attend(self, x: Float[Array, "... features"]) -> Float[Array, "... vocabulary"]:
+        """`x @ embedding.T`: how much each vector is meant, for an output tied to the input.
+
+        Source: Press and Wolf, Using the Output Embedding to Improve Language Models, 2016.
+        """
+        size = self.embedding.shape[1]
+        self.check_input(x.ndim > 0 and x.shape[-1] == size, f"[..., {size}] to attend", x)
+        x, embedding = computing(self.dtype, x, self.embedding)
+        return x @ embedding.T
+
+
+class SinusoidalPosition(Layer):
+    """Add a fixed vector for each position to a sequence, `[..., time, features]`.
+
+        table[t, 2i] = sin(t / 10000 ** (2i / features))
+        table[t, 2i + 1] = cos(t / 10000 ** (2i / features))
+
+    Source: Vaswani et al., Attention Is All You Need, 2017.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from oryxstate import nn
+        >>> nn.SinusoidalPosition()(jnp.zeros((2, 2))).round(3).tolist()
+        [[0.0, 1.0], [0.8410000205039978, 0.5400000214576721]]
+    """
+
+    @classmethod
+    def initialize(cls, init_key: Any, in_spec: Any) -> LayerParams:
+        """Nothing to learn."""
+        if not _is_sequence(single(cls, in_spec)):
+            raise cls.wrong_input("[..., time, an even number of features]", in_spec)
+        return LayerParams()
+
+    def call(self, x: Float[Array, "... time features"]) -> Float[Array, "... time features"]:
+        """The input plus the table."""
+        self.check_input(_is_sequence(x), "[..., time, an even number of features]", x)
+        angles = _angles(jnp.arange(x.shape[-2]), x.shape[-1], 10000.0, wide(x).dtype)
+        pairs = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+        table = pairs.reshape(x.shape[-2:]).astype(x.dtype)
+        return x + jnp.broadcast_to(table, x.shape)
+
+
+def rotary(x: jax.Array, positions: Any, base: float = 10000.0) -> jax.Array:
+    """Rotate pairs of features by angles that grow with the position.
+
+    Feature `i` and feature `i + features / 2` are turned by `position / base ** (2i / features)`,
+    so that the product of two rotated vectors depends on the difference of their positions.
+    Source: Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding, 2021, which
+    pairs neighbours instead; the halves are those of GPT-NeoX and Llama.
+
+    Args:
+        x: `[*axes, ..., features]`.
+        positions: `[*axes]`: of the first axes of `x`, as `[time]` for `[time, heads, features]`.
+        base: of the frequencies.
+
+    Returns:
+        An array like `x`, computed at least in float32.
+
+    Raises:
+        ValueError: if the features are odd or the positions are not those of the first axes.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from oryxstate import nn
+        >>> nn.rotary(jnp.array([[1.0, 0.0]]), jnp.array([jnp.pi / 2])).round(3).tolist()
+        [[-0.0, 1.0]]
+    """
+    positions = jnp.asarray(positions)
+    if x.ndim == 0 or x.shape[-1] % 2 or positions.shape != x.shape[:-1][: positions.ndim]:
+        raise ValueError(
+            "rotary takes x of shape [*axes, ..., an even number of features] and positions of "
+            f"shape [*axes], but got {list(x.shape)} and {list(positions.shape)}."
+        )
+    angles = _angles(positions, x.shape[-1], base, wide(x).dtype)
+    angles = jnp.expand_dims(angles, tuple(range(positions.ndim, x.ndim - 1)))
+    first, second = jnp.split(wide(x), 2, axis=-1)
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    turned = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+class RotaryPosition(Layer):
+    """`rotary` with the positions 0, 1, ... along the first axis, `[time, ..., features]`.
+
+    For queries and keys of attention, `[time, heads, features]`.
+
+    Attributes:
+        base: of the frequencies.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from oryxstate import nn
+        >>> nn.RotaryPosition()(jnp.ones((5, 2, 4))).shape
+        (5, 2, 4)
+    """
+
+    base: float = static(default=10000.0)
+
+    @classmethod
+    def initialize(cls, init_key: Any, in_spec: Any, base: float = 10000.0) -> LayerParams:
+        """Nothing to learn."""
+        if not _is_sequence(single(cls, in_spec)):
+            raise cls.wrong_input("[time, ..., an even number of features]", in_spec)
+        return LayerParams(info={"base": base})
+
+    def call(self, x: Float[Array, "time ... features"]) -> Float[Array, "time ... features"]:
+        """The input, rotated by position."""
+        self.check_input(_is_sequence(x), "[time, ..., an even number of features]", x)
+        return rotary(x, jnp.arange(x.shape[0]), self.base)
+
+
+def _is_sequence(x: Any) -> bool:
+    return x.ndim > 1 and x.shape[-1] % 2 == 0 and bool(jnp.issubdtype(x.dtype, jnp.floating))
+
+
+def _angles(positions: jax.Array, features: int, base: float, dtype: Any) -> jax.Array:
+    """`position / base ** (2i / features)`, `[*positions, features / 2]`."""
+    frequencies = base ** (-np.arange(0, features, 2) / features)
+    return jnp.multiply.outer(positions.astype(dtype), jnp.asarray(frequencies, dtype))

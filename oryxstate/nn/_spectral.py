@@ -1,0 +1,217 @@
+"""How is the kernel of a layer normalized before each use?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from oryxstate._errors import InputError
+from oryxstate._module import _live
+from oryxstate._module._fields import param, state, static
+from oryxstate._tree import make_array_spec
+from oryxstate.nn._layer import Layer, LayerParams
+from oryxstate.nn._parts import build, check_parts
+from oryxstate.nn._precision import positive, switched, wide
+from oryxstate.nn._template import Template
+
+FIRST_ITERATIONS = 15  # as PyTorch and Equinox: what is not trained yet is normalized too
+
+
+class _Reparametrized(Layer):
+    """A layer that is called with another kernel than it holds."""
+
+    layer: Any
+    field: str = static()
+
+    @classmethod
+    def check(cls, inner: Any, field: str = "kernel", **options: Any) -> None:
+        """The inner layer has such a field."""
+        check_parts(cls.__name__, (inner,))
+        kind = inner.layer if isinstance(inner, Template) else type(inner)
+        layout = getattr(kind, "__layout__", None)
+        if layout is None or layout.infos.get(field, (None,))[0] != "param":
+            params = [n for n, i in layout.infos.items() if i.kind == "param"] if layout else []
+            raise TypeError(
+                f"{cls.__name__} needs a layer with a parameter `{field}`, but {kind.__name__} "
+                f"has these: {', '.join(params) or 'none'}. Wrap the layer that holds it, or name "
+                "another one with `field`."
+            )
+
+    @classmethod
+    def _inside(cls, init_key: Any, in_spec: Any, inner: Any, field: str) -> tuple[Any, ...]:
+        """The inner layer, its kernel as a matrix, and the spec of its output."""
+        layer, infer = build(inner, init_key, in_spec, "layer")
+        kernel = getattr(layer, field)
+        spec = make_array_spec(kernel)
+        if spec is None or spec.ndim < 2 or not jnp.issubdtype(spec.dtype, jnp.floating):
+            raise ValueError(
+                f"{cls.__name__}: `{field}` must be an array of floats with at least two axes, of "
+                f"which the last one is that of the output's features, but it is {spec}."
+            )
+        return layer, _matrix(kernel), infer()
+
+    def _call_with(self, kernel: jax.Array, inputs: tuple) -> Any:
+        """The output of the layer with this kernel, in the dtype of its own."""
+        kernel = kernel.astype(getattr(self.layer, self.field).dtype)
+        layer = self.layer.replace(**{self.field: kernel})
+        try:
+            return layer(*inputs)
+        except InputError as error:
+            if error.parts[-1]:
+                raise
+            path = f"{_live.path_of(self)}.layer".removeprefix(".")  # a copy stands nowhere
+            raise error.inside(path) from None
+
+
+def _matrix(kernel: jax.Array) -> jax.Array:
+    """`[inputs, features]`, at least in float32."""
+    return wide(kernel).reshape(-1, kernel.shape[-1])
+
+
+class SpectralNorm(_Reparametrized):
+    """A layer whose kernel `W` is divided by its largest singular value, `W / (v^T W u)`.
+
+    `W` is taken as a matrix, `[all other axes, features]`. The singular vectors are approximated by
+    power iteration, only while training and before the kernel is used,
+
+        v <- W u / |W u|        u <- W^T v / |W^T v|
+
+    and are constants for gradients. Otherwise they stay as they are. A kernel of zeros is left as
+    it is. Source: Miyato et al., Spectral Normalization for Generative Adversarial Networks, 2018.
+
+    Attributes:
+        layer: the layer, which holds the kernel as it is learned.
+        u: the right singular vector, `[features]`.
+        v: the left singular vector, `[inputs]`.
+        field: the name of the kernel.
+        iterations: of each call while training.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> from oryxstate import nn
+        >>> model = ox.init(nn.SpectralNorm.of(nn.Dense.of(4)))(jax.random.key(0), jnp.ones(3))
+        >>> kernel = jax.vmap(lambda x: model(x, training=False))(jnp.eye(3))
+        >>> bool(jnp.abs(jnp.linalg.norm(kernel, 2) - 1) < 0.05)
+        True
+        >>> y, model = model.call_and_update(jnp.ones(3), training=True)
+    """
+
+    u: Float[Array, " features"] = state()
+    v: Float[Array, " inputs"] = state()
+    iterations: int = static(default=1)
+
+    @classmethod
+    def check(
+        cls, inner: Any, field: str = "kernel", *, iterations: int = 1, **options: Any
+    ) -> None:
+        """The inner layer has such a field; there is an iteration."""
+        super().check(inner, field)
+        positive(cls.__name__, "iterations", iterations)
+
+    @classmethod
+    def initialize(
+        cls, init_key: Any, in_spec: Any, inner: Any, field: str = "kernel", *, iterations: int = 1
+    ) -> LayerParams:
+        """The inner layer, and vectors from some iterations on random ones.
+
+        Args:
+            init_key: a random key.
+            in_spec: of the inner layer's input.
+            inner: a layer, or the template of one.
+            field: the name of its kernel.
+            iterations: of each call while training.
+        """
+        keys = jax.random.split(init_key, 3)
+        layer, matrix, out_spec = cls._inside(keys[0], in_spec, inner, field)
+        u, v = (
+            _unit(jax.random.normal(key, (size,), matrix.dtype), jnp.zeros(size, matrix.dtype))
+            for key, size in zip(keys[1:], matrix.shape[::-1], strict=True)
+        )
+        u, v = _iterated(matrix, u, v, FIRST_ITERATIONS)
+        return LayerParams(
+            params={"layer": layer},
+            state={"u": u, "v": v},
+            info={"field": field, "iterations": iterations},
+            out_spec=out_spec,
+        )
+
+    def call(self, *inputs: Any, training: bool) -> Any:
+        """The output of the layer with the normalized kernel."""
+        kernel = getattr(self.layer, self.field)
+        matrix, u, v = _matrix(kernel), wide(self.u), wide(self.v)
+        if switched(training, "SpectralNorm"):
+            u, v = _iterated(lax.stop_gradient(matrix), u, v, self.iterations)
+            self.assign(u=u.astype(self.u.dtype), v=v.astype(self.v.dtype))
+        sigma = v @ matrix @ u
+        normal = wide(kernel) / jnp.where(sigma == 0, 1, sigma)
+        return self._call_with(normal.astype(kernel.dtype), inputs)
+
+
+def _iterated(matrix: jax.Array, u: jax.Array, v: jax.Array, count: int) -> tuple[Any, Any]:
+    """The vectors after some power iterations."""
+    for _ in range(count):
+        v = _unit(matrix @ u, v)
+        u = _unit(matrix.T @ v, u)
+    return u, v
+
+
+def _unit(x: jax.Array, otherwise: jax.Array) -> jax.Array:
+    """Of length 1. Zeros have no direction, and would never get one again."""
+    norm = jnp.linalg.norm(x)
+    return jnp.where(norm == 0, otherwise, x / jnp.where(norm == 0, 1, norm))
+
+
+class WeightNorm(_Reparametrized):
+    """A layer whose kernel is `scale * v / |v|`, with a length and a direction for each feature.
+
+    The norm is that over all axes but the last. `v` is the layer's own kernel, and `scale` its norm
+    at first, so that the kernel is as the layer was made. Source: Salimans and Kingma, Weight
+    Normalization, 2016, where `scale` is g.
+
+    Attributes:
+        layer: the layer, whose kernel is `v`.
+        scale: `[features]`.
+        field: the name of the kernel.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> from oryxstate import nn
+        >>> model = ox.init(nn.WeightNorm.of(nn.Dense.of(4)))(jax.random.key(0), jnp.ones(3))
+        >>> bool(jnp.allclose(model(jnp.ones(3)), model.layer(jnp.ones(3)), atol=1e-6))
+        True
+    """
+
+    scale: Float[Array, " features"] = param()
+
+    @classmethod
+    def initialize(
+        cls, init_key: Any, in_spec: Any, inner: Any, field: str = "kernel"
+    ) -> LayerParams:
+        """The inner layer, and the norm of its kernel.
+
+        Args:
+            init_key: a random key.
+            in_spec: of the inner layer's input.
+            inner: a layer, or the template of one.
+            field: the name of its kernel.
+        """
+        layer, matrix, out_spec = cls._inside(init_key, in_spec, inner, field)
+        scale = jnp.linalg.norm(matrix, axis=0).astype(getattr(layer, field).dtype)
+        return LayerParams(
+            params={"layer": layer, "scale": scale}, info={"field": field}, out_spec=out_spec
+        )
+
+    def call(self, *inputs: Any) -> Any:
+        """The output of the layer with this kernel."""
+        kernel = getattr(self.layer, self.field)
+        matrix = _matrix(kernel)
+        squares = jnp.square(matrix).sum(0, keepdims=True)
+        direction = matrix * lax.rsqrt(jnp.where(squares == 0, 1, squares))
+        scaled = direction * jnp.expand_dims(self.scale.astype(direction.dtype), 0)
+        return self._call_with(scaled.reshape(kernel.shape), inputs)

@@ -1,0 +1,370 @@
+"""Is attention what its formula says, and is decoding with a cache the same?"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import oryxstate as ox
+from oryxstate import nn
+
+TIME, FEATURES = 6, 8
+KINDS = {
+    "plain": {},
+    "rotary": {"rotary_base": 100.0},
+    "grouped": {"kv_heads": 2},
+    "grouped rotary": {"kv_heads": 1, "rotary_base": 10000.0, "head_features": 6},
+}
+kinds = pytest.mark.parametrize("kind", KINDS)
+normal = jax.nn.initializers.normal(1.0)
+
+
+def sequence(seed=1, shape=(TIME, FEATURES)):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def made(*inputs, heads=4, **options):
+    template = nn.MultiHeadAttention.of(heads, bias_init=normal, **options)
+    return template.init(jax.random.key(0), *(inputs or (sequence(),)))
+
+
+def turned(x, base):
+    """Rotary positions: each pair of features as a complex number, turned by its position."""
+    half = x.shape[-1] // 2
+    pairs = x[..., :half] + 1j * x[..., half:]
+    speeds = base ** (-np.arange(half) / half)
+    angles = np.arange(len(x))[:, None] * speeds
+    pairs = pairs * np.exp(1j * angles)[:, None]
+    return np.concatenate([pairs.real, pairs.imag], axis=-1)
+
+
+def dense(layer, x):
+    y = x @ np.asarray(layer.kernel, np.float64)
+    return y if layer.bias is None else y + np.asarray(layer.bias, np.float64)
+
+
+def by_hand(layer, x, context=None, mask=None):
+    """The formula in float64, head by head."""
+    x = np.asarray(x, np.float64)
+    context = x if context is None else np.asarray(context, np.float64)
+    q = dense(layer.query, x).reshape(len(x), layer.heads, -1)
+    k = dense(layer.key, context).reshape(len(context), layer.kv_heads, -1)
+    v = dense(layer.value, context).reshape(len(context), layer.kv_heads, -1)
+    if layer.rotary_base is not None:
+        q, k = turned(q, layer.rotary_base), turned(k, layer.rotary_base)
+    seen = np.ones((layer.heads, len(x), len(context)), bool)
+    seen = seen if mask is None else seen & np.asarray(mask)
+    seen = np.tril(seen) if layer.causal else seen
+    heads = []
+    for h in range(layer.heads):
+        shared = h * layer.kv_heads // layer.heads
+        scores = q[:, h] @ k[:, shared].T / np.sqrt(q.shape[-1])
+        weights = np.where(seen[h], np.exp(scores), 0.0)
+        heads.append(weights / weights.sum(-1, keepdims=True) @ v[:, shared])
+    return dense(layer.out, np.concatenate(heads, axis=-1))
+
+
+def assert_close(ours, expected, atol=1e-5):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol), ours, expected)
+
+
+@kinds
+@pytest.mark.parametrize("causal", [False, True])
+def test_outputs_are_those_of_the_formula(kind, causal):
+    x, layer = sequence(), made(causal=causal, **KINDS[kind])
+    assert_close(layer(x), by_hand(layer, x))
+
+
+def masks():
+    mask = jax.random.bernoulli(jax.random.key(5), 0.5, (4, TIME, TIME))
+    mask = mask | jnp.eye(TIME, dtype=bool)[None]
+    return {"for all heads": mask[0], "for each head": mask}
+
+
+@kinds
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("which", masks())
+def test_masks(kind, causal, which):
+    x, layer, mask = sequence(), made(causal=causal, **KINDS[kind]), masks()[which]
+    assert_close(jax.jit(ox.call)(layer, x, mask=mask), by_hand(layer, x, mask=mask))
+
+
+def test_a_step_that_sees_nothing_takes_the_mean():
+    x, layer = sequence(), made(use_bias=False)
+    mask = jnp.ones((TIME, TIME), bool).at[2].set(False)
+    mean = layer.out(layer.value(x).mean(0))
+    assert_close(layer(x, mask=mask)[2], mean)
+
+
+def test_another_context():
+    x, context = sequence(), sequence(2, (3, 5))
+    layer = made(x, context, kv_heads=2)
+    assert_close(layer(x, context), by_hand(layer, x, context))
+    mask = jnp.array([True, False, True])[None].repeat(TIME, axis=0)
+    assert_close(layer(x, context, mask), by_hand(layer, x, context, mask))
+    assert layer.spec(x, context) == ox.ArraySpec((TIME, FEATURES))
+    assert_close(made()(x, x), made()(x))
+
+
+def test_causal_steps_do_not_see_what_comes():
+    layer, x = made(causal=True), sequence()
+    jacobian = jax.jacobian(layer)(x)
+    for t in range(TIME):
+        assert not jacobian[t, :, t + 1 :].any()
+        assert jnp.abs(jacobian[t, :, : t + 1]).max() > 0
+
+
+def test_rotary_outputs_depend_on_differences_of_positions_alone():
+    layer = made(causal=True, rotary_base=100.0)
+    x = sequence(shape=(3, FEATURES))
+    shifted = layer(jnp.concatenate([jnp.zeros((2, FEATURES)), x]), mask=window(5, 2))[2:]
+    assert_close(shifted, layer(x))
+    assert float(jnp.abs(layer(x) - layer.replace(rotary_base=None)(x)).max()) > 1e-3
+
+
+def window(length, start):
+    """Everything looks only at what stands from `start` on, but for what stands before."""
+    seen = np.tile(np.arange(length) >= start, (length, 1))
+    return jnp.array(seen | np.eye(length, dtype=bool))
+
+
+@pytest.mark.parametrize("mask", [None, *masks().values()])
+def test_outputs_and_gradients_are_those_of_equinox(mask):
+    x, context = sequence(), sequence(2, (TIME, 5))
+    layer = made(x, context)
+    names = ["query", "key", "value", "out"]
+    use = {f"use_{n}_bias": True for n in ("query", "key", "value", "output")}
+    theirs = eqx.nn.MultiheadAttention(4, 8, 5, 5, 8, 8, 8, **use, key=jax.random.key(9))
+
+    def where(m):
+        projections = m.query_proj, m.key_proj, m.value_proj, m.output_proj
+        return [leaf for p in projections for leaf in (p.weight, p.bias)]
+
+    denses = [getattr(layer, name) for name in names]
+    values = [leaf for d in denses for leaf in (d.kernel.T, d.bias)]
+    theirs = eqx.tree_at(where, theirs, values)
+
+    def ours(layer, x, context):
+        return jnp.sum(jnp.sin(layer(x, context, mask)))
+
+    def expected(theirs, x, context):
+        return jnp.sum(jnp.sin(theirs(x, context, context, mask)))
+
+    y, grads = jax.value_and_grad(ours, (0, 1, 2))(layer, x, context)
+    z, their_grads = eqx.filter_value_and_grad(lambda a: expected(*a))((theirs, x, context))
+    assert_close((y, *grads[1:]), (z, *their_grads[1:]))
+    found = where(their_grads[0])
+    for name, weight, bias in zip(names, found[::2], found[1::2], strict=True):
+        dense = getattr(grads[0], name)
+        assert_close((dense.kernel, dense.bias), (weight.T, bias))
+        assert name == "key" or float(jnp.abs(bias).max()) > 1e-3
+
+
+# Decoding with a cache ------------------------------------------------------------------------
+
+
+def causal(kind):
+    return made(causal=True, **KINDS[kind])
+
+
+@kinds
+@pytest.mark.parametrize("chunks", [[1] * TIME, [TIME], [2, 1, 3], [4, 2]])
+@pytest.mark.parametrize("max_length", [TIME, TIME + 3])
+def test_decoding_in_chunks_is_full_causal_attention(kind, chunks, max_length):
+    layer, x, start, ys = causal(kind), sequence(), 0, []
+    cached = layer.cached(max_length)
+    for size in chunks:
+        y, cached = cached.call_and_update(x[start : start + size])
+        ys.append(y)
+        start += size
+    assert_close(jnp.concatenate(ys), layer(x))
+    assert int(cached.length) == TIME and cached.length.dtype == jnp.int32
+    assert not cached.keys[TIME:].any() and jnp.abs(cached.keys[:TIME]).min() > 0
+
+
+class Decoder(ox.Module):
+    """A cached layer called in a loop, token by token."""
+
+    attention: nn.CachedAttention
+    scanned: bool = ox.static(default=True)
+
+    def call(self, xs):
+        if self.scanned:
+            return lax.scan(lambda _, x: (None, self.attention(x[None])[0]), None, xs)[1]
+        return jnp.concatenate([self.attention(x[None]) for x in xs])
+
+
+@kinds
+@pytest.mark.parametrize("scanned", [False, True])
+def test_decoding_in_a_loop_under_jit(kind, scanned):
+    layer, x = causal(kind), sequence()
+    decoder = Decoder(layer.cached(TIME + 1), scanned)
+    first, decoder = jax.jit(ox.call_and_update)(decoder, x[:2])
+    rest, decoder = jax.jit(ox.call_and_update)(decoder, x[2:])
+    assert_close(jnp.concatenate([first, rest]), layer(x))
+    assert int(decoder.attention.length) == TIME
+
+
+@kinds
+@pytest.mark.parametrize("scanned", [False, True])
+def test_gradients_of_decoding_are_those_of_full_attention(kind, scanned):
+    layer, x = causal(kind), sequence()
+
+    def full(params, x):
+        return jnp.sum(jnp.sin(layer.replace(params=params)(x)))
+
+    def decoded(params, x):
+        cached = layer.replace(params=params).cached(TIME)
+        return jnp.sum(jnp.sin(Decoder(cached, scanned)(x)))
+
+    ours = jax.grad(decoded, (0, 1))(layer.params, x)
+    assert_close(ours, jax.grad(full, (0, 1))(layer.params, x), atol=2e-5)
+
+
+def test_a_batch_decodes_in_a_vmap_around_the_loop():
+    layer, batch = causal("rotary"), jnp.stack([sequence(1), sequence(2)])
+    ys, decoders = jax.vmap(Decoder(layer.cached(TIME)).call_and_update)(batch)
+    assert_close(ys, jnp.stack([layer(x) for x in batch]))
+    one_by_one = jax.vmap(lambda d, x: d.call_and_update(x))
+    start = jax.vmap(lambda x: Decoder(layer.cached(TIME)).update(x))(batch[:, :4])
+    ys, decoders = one_by_one(start, batch[:, 4:])
+    assert_close(ys, jnp.stack([layer(x)[4:] for x in batch]))
+    assert decoders.attention.length.tolist() == [TIME, TIME]
+
+
+def test_the_parameters_are_shared_and_the_cache_starts_again():
+    layer, x = causal("grouped"), sequence()
+    cached = layer.cached(TIME)
+    assert jax.tree.structure(cached.params) == jax.tree.structure(layer.params)
+    assert cached.query is layer.query and cached.keys.shape == (TIME, 2, 2)
+    used = cached.update(sequence(2))
+    again = used.replace(length=jnp.array(0, jnp.int32))
+    assert_close(again(x[:3]), layer(x[:3]))
+    template = nn.CachedAttention.of(nn.MultiHeadAttention.of(4, causal=True), max_length=TIME)
+    new = template.init(jax.random.key(7), x)
+    assert_close(new(x), nn.MultiHeadAttention.new(as_full(new))(x))
+
+
+def as_full(cached):
+    info = {**cached.info, "causal": True}
+    return nn.LayerParams(params=cached.params, info=info)
+
+
+def test_attention_in_a_model_is_replaced_by_a_map_over_it():
+    block = nn.MultiHeadAttention.of(2, causal=True, rotary_base=100.0)
+    model = (block >> nn.Dense.of(8) >> block).init(jax.random.key(0), sequence())
+    is_attention = lambda node: isinstance(node, nn.MultiHeadAttention)  # noqa: E731
+    decoder = jax.tree.map(
+        lambda node: node.cached(TIME) if is_attention(node) else node, model, is_leaf=is_attention
+    )
+    ys = []
+    for x in sequence():
+        y, decoder = ox.call_and_update(decoder, x[None])
+        ys.append(y)
+    assert_close(jnp.concatenate(ys), model(sequence()))
+    assert [int(decoder.layers[i].length) for i in (0, 2)] == [TIME, TIME]
+
+
+def test_more_steps_than_there_is_room_for():
+    cached = causal("plain").cached(4).update(sequence()[:3])
+    text = r"takes \[time, 8\] of at most 1 more steps, since max_length is 4, but got float32\[2,8"
+    with pytest.raises(ValueError, match=f"CachedAttention {text}"):
+        cached(sequence()[:2])
+    with pytest.raises(ValueError, match=f"CachedAttention at 'attention' {text}"):
+        ox.call(Holder(cached), sequence()[:2])
+    with pytest.raises(ValueError, match=r"at most 4 more steps"):
+        jax.jit(ox.call)(cached, sequence()[:5])  # known in spite of the trace
+    traced = jax.jit(ox.call_and_update)
+    y, cached = traced(cached, sequence()[:1])
+    assert jnp.isfinite(y).all()
+    y, cached = traced(cached, sequence()[:1])
+    assert jnp.isnan(y).all() and int(cached.length) == 5
+    ys = Decoder(causal("plain").cached(4))(sequence())
+    assert jnp.isfinite(ys[:4]).all() and jnp.isnan(ys[4:]).all()
+
+
+class Holder(ox.Module):
+    attention: nn.CachedAttention
+
+    def call(self, x):
+        return self.attention(x)
+
+
+# Dtypes and errors ----------------------------------------------------------------------------
+
+
+def test_dtypes():
+    x = sequence()
+    exact, mixed = made(causal=True), made(causal=True, dtype=jnp.bfloat16)
+    assert mixed(x).dtype == jnp.bfloat16 and mixed.query.kernel.dtype == jnp.float32
+    np.testing.assert_allclose(mixed(x).astype(jnp.float32), exact(x), atol=0.3)
+    cached = mixed.cached(TIME)
+    assert cached.keys.dtype == jnp.bfloat16
+    y, new = cached.call_and_update(x)
+    assert y.dtype == jnp.bfloat16 and new.keys.dtype == jnp.bfloat16
+    narrow = made(causal=True, param_dtype=jnp.bfloat16)
+    y = narrow.cached(TIME)(x.astype(jnp.bfloat16))
+    assert y.dtype == jnp.bfloat16 == narrow(x.astype(jnp.bfloat16)).dtype
+
+
+def raises(kind, text):
+    return pytest.raises(kind, match=text)
+
+
+def test_wrong_configurations():
+    of = nn.MultiHeadAttention.of
+    with raises(ValueError, "MultiHeadAttention: `heads` must be a positive integer, got 0"):
+        of(0)
+    with raises(ValueError, "MultiHeadAttention: `kv_heads` must be a positive integer, got 0"):
+        of(4, kv_heads=0)
+    with raises(ValueError, "`kv_heads` must divide the number of heads, 4, got 3"):
+        of(4, kv_heads=3)
+    with raises(ValueError, "`head_features` must be a positive integer, got -1"):
+        of(4, head_features=-1)
+    with raises(ValueError, "`head_features` must be even, got 3"):
+        of(4, head_features=3, rotary_base=10.0)
+    with raises(ValueError, "only causal attention can be decoded step by step"):
+        made().cached(4)
+    with raises(ValueError, "CachedAttention: `max_length` must be a positive integer, got 0"):
+        made(causal=True).cached(0)
+    with raises(ValueError, "CachedAttention: `max_length` must be a positive integer, got 0"):
+        nn.CachedAttention.of(of(2, causal=True), 0)
+    with raises(TypeError, r"made of a template of attention, but got Dense.of\(3\)"):
+        nn.CachedAttention.of(nn.Dense.of(3), 4)
+    with raises(ValueError, "only causal attention can be decoded step by step"):
+        nn.CachedAttention.of(of(2), 4).init(jax.random.key(0), sequence())
+
+
+def test_inputs_that_no_layer_is_made_for():
+    of, key, x = nn.MultiHeadAttention.of, jax.random.key(0), sequence()
+    with raises(ValueError, r"takes \[time, features\], and perhaps a context, but got float32\[8"):
+        of(2).init(key, x[0])
+    with raises(ValueError, r"\[time, features\] whose features 3 heads share"):
+        of(3).init(key, x)
+    with raises(ValueError, r"each of 8 heads gets an even number"):
+        of(8, rotary_base=10.0).init(key, x)
+    with raises(ValueError, r"no context, since causal attention and rotary positions are of one"):
+        of(2, causal=True).init(key, x, x)
+
+
+def test_wrong_inputs():
+    x, layer = sequence(), made()
+    with raises(ValueError, r"MultiHeadAttention takes \[time, 8\], but got float32\[6,7\]"):
+        layer(x[:, :7])
+    with raises(ValueError, r"takes a context \[time, 8\], but got float32\[6,7\]"):
+        layer(x, x[:, :7])
+    with raises(ValueError, r"takes a context \[time, 8\], but got bool\[6,8\]"):
+        layer(x, jnp.ones((6, 8), bool))  # a mask where the context stands
+    text = r"takes a mask bool\[6,6\] or bool\[4,6,6\], but got "
+    with raises(ValueError, text + r"bool\[6\]"):
+        layer(x, mask=jnp.ones(6, bool))
+    with raises(ValueError, text + r"float32\[6,6\]"):
+        layer(x, mask=jnp.ones((6, 6)))
+    with raises(ValueError, r"takes no context, since causal .* but got \(float32\[6,8\], float32"):
+        made(causal=True)(x, x)
+    with raises(ValueError, r"CachedAttention takes \[time, 8\], but got float32\[8\]"):
+        made(causal=True).cached(4)(x[0])

@@ -1,0 +1,342 @@
+"""Are pools what their formulas say, in 1 to 3 dimensions, with their gradients?"""
+
+from __future__ import annotations
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from oryxstate import ArraySpec
+from oryxstate.nn import _pool, _pool_adaptive
+
+KEY = jax.random.key(0)
+MaxPool, AvgPool, SumPool = _pool.MaxPool, _pool.AvgPool, _pool.SumPool
+AdaptiveAvgPool, AdaptiveMaxPool = _pool_adaptive.AdaptiveAvgPool, _pool_adaptive.AdaptiveMaxPool
+GlobalAvgPool, GlobalMaxPool = _pool_adaptive.GlobalAvgPool, _pool_adaptive.GlobalMaxPool
+WINDOWED = {MaxPool: np.max, AvgPool: np.mean, SumPool: np.sum}
+ADAPTIVE = {AdaptiveMaxPool: np.max, AdaptiveAvgPool: np.mean}
+GLOBAL = {GlobalMaxPool: np.max, GlobalAvgPool: np.mean}
+
+
+def draw(seed, shape, dtype=jnp.float32):
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+def each(value, axes):
+    return (value,) * axes if isinstance(value, int) else tuple(value)
+
+
+def in_boxes(x, boxes, reduce):
+    """The reduction of each box of the input; the boxes of each axis are (start, end)."""
+    y = np.zeros((*map(len, boxes), x.shape[-1]))
+    for i in np.ndindex(*y.shape[:-1]):
+        cut = tuple(slice(*boxes[axis][at]) for axis, at in enumerate(i))
+        y[i] = reduce(np.asarray(x, np.float64)[cut], axis=tuple(range(x.ndim - 1)))
+    return y
+
+
+def windows(n, length, stride, low, high):
+    """The part of each window that is no padding."""
+    starts = range(-low, n + high - length + 1, stride)
+    return [(max(start, 0), min(start + length, n)) for start in starts]
+
+
+# What the input and the windows are, and the padding of each axis by hand.
+POOLS = {
+    "1-D": ((6, 3), 2, None, "VALID", [(0, 0)]),
+    "1-D overlapping": ((7, 2), (3,), 1, "VALID", [(0, 0)]),
+    "1-D with a rest": ((7, 2), 3, 3, "VALID", [(0, 0)]),
+    "1-D same": ((5, 2), [3], [2], "SAME", [(1, 1)]),
+    "1-D strides beyond the window": ((7, 2), 2, 3, "SAME", [(0, 1)]),
+    "2-D": ((4, 6, 2), (2, 3), None, "VALID", [(0, 0), (0, 0)]),
+    "2-D lists": ((5, 6, 2), [2, 3], [1, 2], [[1, 0], [0, 2]], [(1, 0), (0, 2)]),
+    "2-D integer padding": ((4, 4, 2), 3, 2, 1, [(1, 1), (1, 1)]),
+    "2-D same": ((5, 4, 2), 2, (2, 1), "SAME", [(0, 1), (0, 1)]),
+    "3-D": ((3, 4, 3, 2), 2, 1, ((0, 1), (1, 1), (0, 0)), [(0, 1), (1, 1), (0, 0)]),
+}
+
+
+def boxes_of(name):
+    shape, window, strides, _, pads = POOLS[name]
+    axes = len(shape) - 1
+    steps = each(window if strides is None else strides, axes)
+    sizes = zip(shape[:-1], each(window, axes), steps, pads, strict=True)
+    return [windows(n, length, step, *around) for n, length, step, around in sizes]
+
+
+@pytest.mark.parametrize("kind", WINDOWED)
+@pytest.mark.parametrize("name", POOLS)
+def test_pools_are_their_formulas(kind, name):
+    shape, window, strides, padding, _ = POOLS[name]
+    x = draw(1, shape) - 3  # all negative: a maximum with zeros would show
+    pool = kind.of(window, strides=strides, padding=padding).init(KEY, x)
+    expected = in_boxes(x, boxes_of(name), WINDOWED[kind])
+    assert pool.spec(x).shape == expected.shape
+    np.testing.assert_allclose(pool(x), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(pool(x), kind(window, strides, padding)(x))
+
+
+@pytest.mark.parametrize("kind", WINDOWED)
+@pytest.mark.parametrize("name", ["1-D overlapping", "2-D lists", "3-D"])
+def test_derivatives_are_those_of_differences(kind, name):
+    shape, window, strides, padding, _ = POOLS[name]
+    x = jax.random.permutation(KEY, jnp.arange(float(np.prod(shape)))).reshape(shape) / 10
+    check_grads(kind(window, strides, padding), (x,), order=1, eps=1e-2, rtol=1e-2, atol=1e-2)
+
+
+def assert_same(ours, theirs, x):
+    """The same output, and the same gradient for one direction of it."""
+
+    def pulled(function):
+        out, pull = jax.vjp(function, x)
+        return out, *pull(draw(3, out.shape))
+
+    for a, b in zip(jax.jit(pulled, static_argnums=0)(ours), pulled(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def channels_first(module):
+    return lambda x: jnp.moveaxis(module(jnp.moveaxis(x, -1, 0)), 0, -1)
+
+
+EQUINOX = {
+    MaxPool: [eqx.nn.MaxPool1d, eqx.nn.MaxPool2d, eqx.nn.MaxPool3d],
+    AvgPool: [eqx.nn.AvgPool1d, eqx.nn.AvgPool2d, eqx.nn.AvgPool3d],
+    AdaptiveMaxPool: [eqx.nn.AdaptiveMaxPool1d, eqx.nn.AdaptiveMaxPool2d, eqx.nn.AdaptiveMaxPool3d],
+    AdaptiveAvgPool: [eqx.nn.AdaptiveAvgPool1d, eqx.nn.AdaptiveAvgPool2d, eqx.nn.AdaptiveAvgPool3d],
+}
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("kind", [MaxPool, AvgPool])
+def test_pools_and_their_gradients_are_those_of_equinox(kind, axes):
+    """Whose averages divide by the whole window, so that only maxima are padded here."""
+    x, padding = draw(1, (*(5, 4, 3)[:axes], 2)), 1 if kind is MaxPool else 0
+    theirs = EQUINOX[kind][axes - 1](3, 1, padding)
+    assert_same(kind(3, 1, padding), channels_first(theirs), x)
+
+
+def cells(n, size):
+    """PyTorch's rule, in floating point."""
+    return [(int(np.floor(i * n / size)), int(np.ceil((i + 1) * n / size))) for i in range(size)]
+
+
+SIZES = [
+    ((7, 2), 3),
+    ((4, 2), (4,)),
+    ((3, 2), 5),  # more cells than elements
+    ((5, 7, 2), [2, 3]),
+    ((4, 6, 2), 2),
+    ((3, 4, 5, 2), (2, 1, 4)),
+]
+
+
+@pytest.mark.parametrize("kind", ADAPTIVE)
+@pytest.mark.parametrize("shape, size", SIZES)
+def test_adaptive_pools_are_their_formulas(kind, shape, size):
+    x = draw(1, shape)
+    pool = kind.of(size).init(KEY, x)
+    axes = len(shape) - 1
+    boxes = [cells(n, k) for n, k in zip(shape[:-1], each(size, axes), strict=True)]
+    expected = in_boxes(x, boxes, ADAPTIVE[kind])
+    assert pool.spec(x).shape == expected.shape
+    np.testing.assert_allclose(pool(x), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(pool(x), kind(size)(x))
+
+
+def test_cells_are_those_that_pytorch_documents():
+    ends = [AdaptiveMaxPool(3)(jnp.arange(float(n))[:, None]).ravel().tolist() for n in (3, 5, 10)]
+    assert ends == [[0, 1, 2], [1, 3, 4], [3, 6, 9]]
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("kind", ADAPTIVE)
+def test_adaptive_pools_and_their_gradients_are_those_of_equinox(kind, axes):
+    """Whose cells never overlap, so that they are the same only where lengths are multiples."""
+    x = draw(1, (*(4, 6, 2)[:axes], 3))
+    assert_same(kind(2), channels_first(EQUINOX[kind][axes - 1](2)), x)
+
+
+@pytest.mark.parametrize("kind", ADAPTIVE)
+def test_derivatives_of_adaptive_pools_are_those_of_differences(kind):
+    x = jax.random.permutation(KEY, jnp.arange(70.0)).reshape(5, 7, 2) / 10
+    check_grads(kind((2, 3)), (x,), order=1, eps=1e-2, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", GLOBAL)
+@pytest.mark.parametrize("shape", [(4, 3), (4, 5, 3), (2, 3, 4, 3), (2, 2, 2, 2, 3)])
+def test_global_pools_reduce_all_spatial_axes(kind, shape):
+    x = draw(1, shape)
+    pool = kind.of().init(KEY, x)
+    expected = GLOBAL[kind](np.asarray(x).reshape(-1, 3), axis=0)
+    np.testing.assert_allclose(pool(x), expected, rtol=1e-5, atol=1e-6)
+    adaptive = {GlobalMaxPool: AdaptiveMaxPool, GlobalAvgPool: AdaptiveAvgPool}[kind]
+    if len(shape) <= 4:
+        assert_same(pool, lambda x: adaptive(1)(x).ravel(), x)
+
+
+EVERY = {
+    "MaxPool": MaxPool(3, 1, "SAME"),
+    "AvgPool": AvgPool(3, 1, "SAME"),
+    "SumPool": SumPool(3, 1, "SAME"),
+    "AdaptiveMaxPool": AdaptiveMaxPool(2),
+    "AdaptiveAvgPool": AdaptiveAvgPool(2),
+    "GlobalMaxPool": GlobalMaxPool(),
+    "GlobalAvgPool": GlobalAvgPool(),
+}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", EVERY)
+def test_narrow_dtypes_round_once(name, dtype):
+    x = draw(1, (5, 7, 2), dtype)
+    y = EVERY[name](x)
+    assert y.dtype == dtype
+    exact = EVERY[name](x.astype(jnp.float32))
+    np.testing.assert_allclose(
+        y.astype(jnp.float32), exact.astype(dtype).astype(jnp.float32), rtol=1e-6, atol=1e-6
+    )
+    assert jax.grad(lambda x: EVERY[name](x).sum())(x).dtype == dtype
+
+
+@pytest.mark.parametrize("kind", [AvgPool(64), AdaptiveAvgPool(1), GlobalAvgPool()], ids=repr)
+def test_means_of_large_float16_do_not_overflow(kind):
+    assert kind(jnp.full((64, 1), 6e4, jnp.float16)).item() == pytest.approx(6e4, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "uint8"])
+@pytest.mark.parametrize("name", EVERY)
+def test_integers(name, dtype):
+    x = jax.random.randint(KEY, (5, 7, 2), 0, 10).astype(dtype)
+    y = EVERY[name](x)
+    assert y.dtype == ("float32" if "Avg" in name else dtype)
+    np.testing.assert_allclose(y, EVERY[name](x.astype(jnp.float32)))
+
+
+def test_the_lowest_integer_pads_maxima():
+    x = jnp.full((2, 1), -128, "int8")
+    assert MaxPool(2, 1, 1)(x).ravel().tolist() == [-128] * 3
+
+
+def test_the_first_of_equal_maxima_has_the_gradient():
+    grad = jax.grad(lambda x: MaxPool(3)(x).sum())(jnp.array([[1.0], [1.0], [0.0]]))
+    assert grad.ravel().tolist() == [1, 0, 0]
+    grad = jax.grad(lambda x: GlobalMaxPool()(x).sum())(jnp.array([[1.0], [1.0], [0.0]]))
+    assert grad.ravel().tolist() == [0.5, 0.5, 0]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_batch_is_a_vmap(name):
+    xs = draw(1, (2, 4, 4, 2))
+    expected = jnp.stack([EVERY[name](x) for x in xs])
+    np.testing.assert_allclose(jax.jit(jax.vmap(EVERY[name]))(xs), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_numpy_arrays_are_taken():
+    for pool, shape in itertools.product(EVERY.values(), [(4, 2), (4, 4, 2)]):
+        x = np.ones(shape, np.float32)
+        np.testing.assert_array_equal(pool(x), pool(jnp.asarray(x)))
+
+
+WRONG_CONFIGURATIONS = [
+    (lambda: MaxPool.of(0), "MaxPool: `window_shape` must be a positive integer, got 0."),
+    (lambda: MaxPool((2, 1.0)), "MaxPool: `window_shape` must be a positive integer, got 1.0."),
+    (lambda: SumPool.of(2, 0), "SumPool: `strides` must be a positive integer, got 0."),
+    (
+        lambda: AvgPool.of(2, padding="CIRCULAR"),
+        "AvgPool: `padding` must be 'SAME', 'VALID', an integer, or a pair (before, after) for "
+        "each spatial axis, none of them negative, got 'CIRCULAR'.",
+    ),
+    (
+        lambda: AvgPool.of((2, 2), (1, 1, 1)),
+        "AvgPool: `strides` is for 3 spatial axes, but `window_shape` for 2.",
+    ),
+    (
+        lambda: AvgPool([2, 2, 2, 2]),
+        "AvgPool: `window_shape` is for 4 spatial axes; 1 to 3 are possible.",
+    ),
+    (
+        lambda: MaxPool.of((3, 2), padding=((1, 1), (0, 2))),
+        "MaxPool: `padding` must be shorter than the window, or some windows hold nothing else; "
+        "got padding ((1, 1), (0, 2)) of windows (3, 2).",
+    ),
+    (lambda: AvgPool(2, padding=2), "got padding 2 of windows 2."),
+    (
+        lambda: AdaptiveAvgPool.of((2, 0)),
+        "AdaptiveAvgPool: `output_size` must be a positive integer, got 0.",
+    ),
+    (lambda: AdaptiveMaxPool(()), "AdaptiveMaxPool: `output_size` is for 0 spatial axes"),
+]
+
+
+@pytest.mark.parametrize("make, text", WRONG_CONFIGURATIONS)
+def test_wrong_configurations_are_refused(make, text):
+    with pytest.raises(ValueError) as error:
+        make()
+    assert text in str(error.value)
+
+
+WRONG_INPUTS = [
+    (
+        MaxPool.of((2, 2)),
+        (4, 3),
+        "MaxPool takes [height, width, channels], but got float32[4,3].",
+    ),
+    (
+        SumPool.of(2, strides=(1,)),
+        (4, 4, 3),
+        "SumPool takes [length, channels], but got float32[4,4,3].",
+    ),
+    (
+        MaxPool.of(2),
+        (3,),
+        "MaxPool takes 1 to 3 spatial axes and channels last, [..., channels], but got float32[3].",
+    ),
+    (AvgPool.of(1), (2, 2, 2, 2, 2), "AvgPool takes 1 to 3 spatial axes and channels last"),
+    (
+        AvgPool.of((3, 2)),
+        (2, 4, 3),
+        "AvgPool takes [height, width, channels] in which a window of 3 x 2 fits, but got "
+        "float32[2,4,3].",
+    ),
+    (
+        AvgPool.of(5, padding=1),
+        (2, 3),
+        "AvgPool takes [length, channels] in which a window of 5 fits with padding ((1, 1),), but "
+        "got float32[2,3].",
+    ),
+    (AvgPool.of(1, padding="SAME"), (0, 3), "but got float32[0,3]."),
+    (
+        AdaptiveMaxPool.of((2, 2)),
+        (4, 3),
+        "AdaptiveMaxPool takes [height, width, channels], but got float32[4,3].",
+    ),
+    (AdaptiveAvgPool.of(2), (4, 0, 3), "AdaptiveAvgPool takes 1 to 3 spatial axes"),
+    (GlobalAvgPool.of(), (3,), "GlobalAvgPool takes [*spatial, channels], but got float32[3]."),
+    (GlobalMaxPool.of(), (0, 3), "GlobalMaxPool takes [*spatial, channels], but got float32[0,3]."),
+]
+
+
+@pytest.mark.parametrize("template, shape, text", WRONG_INPUTS)
+def test_inputs_that_do_not_fit_are_refused(template, shape, text):
+    layer = template.layer(*template.args, **dict(template.options))
+    for give in (lambda: template.init(KEY, ArraySpec(shape)), lambda: layer(jnp.ones(shape))):
+        with pytest.raises(ValueError) as error:
+            give()
+        assert text in str(error.value)
+
+
+@pytest.mark.parametrize("template", [MaxPool.of(2), AdaptiveAvgPool.of(2), GlobalMaxPool.of()])
+def test_several_inputs_are_refused(template):
+    with pytest.raises(ValueError, match=f"{template.layer.__name__} takes one array, but got"):
+        template.init(KEY, ArraySpec((4, 3)), ArraySpec((4, 3)))
+
+
+def test_layers_print_what_is_configured():
+    assert repr(MaxPool([2, 2])) == "MaxPool(window_shape=(2, 2))"
+    assert repr(GlobalAvgPool()) == "GlobalAvgPool()"
