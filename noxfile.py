@@ -1,5 +1,7 @@
 """Every check of the project, each in an environment of its own; `nox -l` lists them."""
 
+from pathlib import Path
+
 import nox
 from python_discovery import get_interpreter
 
@@ -127,7 +129,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python="3.13")
 def peers(session: nox.Session) -> None:
-    """Compare the page with what other libraries do with state: `nox -s peers -- --write`."""
-    session.install(".", *group("peers"))
+    """Compare layers and the page on state with other libraries: `nox -s peers -- --write`."""
+    session.install(".[testing]", *group("peers"))
     arguments = session.posargs or ["--check"]
     session.run("python", "benchmarks/peers/table.py", *arguments, env=compiled(session))
+    parity = sorted(map(str, Path("tests/nn").glob("parity_*.py")))
+    session.run("pytest", *parity, env=compiled(session))

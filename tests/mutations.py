@@ -422,6 +422,49 @@ MUTATIONS = [
         "while False:",
         (NESTED, INSIDE, REDUCE),
     ),
+    # Batches and keys.
+    Mutation(
+        "only the innermost vmap is the batch",
+        "_batched.py",
+        "        if _jax.differentiates(below):\n",
+        "        if params['sizes'] or _jax.differentiates(below):\n",
+        ("tests/nn/test_batched.py", "-k", "nested"),
+    ),
+    Mutation(
+        "an axis that is gathered is averaged over again",
+        "_batched.py",
+        "    _gathered.names = before | names\n",
+        "    pass\n",
+        ("tests/nn/test_batched.py", "-k", "named"),
+    ),
+    Mutation(
+        "members stand in front of their examples",
+        "_batched.py",
+        "targets = [0] * split + [len(sizes) if has else 0 for has in has_axes]",
+        "targets = [0] * (split + len(has_axes))",
+        ("tests/nn/test_batched.py", "-k", "members"),
+    ),
+    Mutation(
+        "all examples share a key",
+        "_keys.py",
+        "    return example_key_p.bind(key, *ties)[0]\n",
+        "    return key\n",
+        ("tests/nn/test_keywords.py", "-k", "example"),
+    ),
+    Mutation(
+        "a key that is mapped is mapped again",
+        "_keys.py",
+        "    if dim is None:\n",
+        "    if True:\n        dim = 0\n",
+        ("tests/nn/test_keywords.py", "-k", "mapped_root"),
+    ),
+    Mutation(
+        "all devices share a key",
+        "_keys.py",
+        "        key = jax.random.fold_in(key, lax.axis_index(axis))\n",
+        "        pass\n",
+        ("tests/nn/test_keywords.py", "-k", "device"),
+    ),
     # What is watched.
     Mutation(
         "a traced root lets unknown primitives pass",

@@ -162,6 +162,20 @@ def test_a_mapped_layer_has_statistics_of_its_own():
             np.testing.assert_allclose(new.variance[i], expected.variance, atol=1e-5)
 
 
+def test_members_with_examples_of_their_own():
+    members = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), NORM)
+    batches = jnp.stack([XS, 3 * XS + 1])
+    inner = jax.vmap(OVER(train))
+    outer = jax.vmap(jax.vmap(train), (None, 1), (1, None))
+    for run in (*both(inner), *both(outer)):
+        ys, new = run(members, batches)
+        for i in range(2):
+            norm = jax.tree.map(lambda x, i=i: x[i], members)
+            want, expected = OVER(train)(norm, batches[i])
+            np.testing.assert_allclose(ys[i], want, atol=2e-5)
+            np.testing.assert_allclose(new.mean[i], expected.mean, atol=1e-6)
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_across_devices(devices):
     mesh, split = Mesh(np.array(jax.devices()[:devices]), ("d",)), PartitionSpec("d")
@@ -188,8 +202,9 @@ def test_a_named_axis_of_another_vmap():
     """Statistics over two axes, of which each example maps one."""
     norm = NORM.replace(axis_name=("i",))
     over = partial(jax.vmap, in_axes=(None, 0), out_axes=(0, None))
-    ys, new = over(over(train), axis_name="i")(norm, XS.reshape(2, 3, 3))
-    agree(ys.reshape(6, 3), new)
+    for run in both(over(over(train), axis_name="i")):
+        ys, new = run(norm, XS.reshape(2, 3, 3))
+        agree(ys.reshape(6, 3), new)
 
 
 def test_large_mean_and_small_variance():
