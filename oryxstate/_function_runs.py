@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -11,15 +12,21 @@ import jax
 from oryxstate import _jax
 from oryxstate._effects import _frames, _primitives
 from oryxstate._effects._names import KEY_AXIS
-from oryxstate._module import _live
+from oryxstate._module import _keywords, _live
 
 
 class Modules:
     """The modules among the variables of a running function: live, as in a root call of theirs."""
 
-    def __init__(self, frame: _frames.FunctionFrame, modules: dict[str, Any]):
-        self._root = _live.Root(_frames.level() - 1)
+    def __init__(
+        self, frame: _frames.FunctionFrame, modules: dict[str, Any], keywords: dict[str, Any]
+    ):
+        level = _frames.level() - 1
+        held, values = _keywords.held(keywords, level)
+        self._root = _live.Root(level, held)
         self._root.frame = self._frame = frame
+        self._frame.hold(values)
+        self._made: collections.Counter[str] = collections.Counter()
         self.first: dict[str, Any] = {}
         self._live: dict[str, Any] = {}
         for name, module in modules.items():
@@ -30,6 +37,12 @@ class Modules:
         self._live[name], values = _live.enter(module, self._root, name)
         self._frame.hold(values)
         return self._live[name]
+
+    def fresh_name(self, kind: str) -> str:
+        """A name for a module without one: that of its class, numbered from the second on."""
+        self._made[kind] += 1
+        count = self._made[kind] - 1
+        return f"{kind}_{count}" if count else kind
 
     def variable(self, name: str, module: Any) -> Any:
         """Declare a module, or find it."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from oryxstate import _api, _function_runs, _tree
 from oryxstate._effects import _frames, _primitives, _trace
 from oryxstate._effects._names import FUNCTION, Name
-from oryxstate._module import _pytree
+from oryxstate._module import _keywords, _pytree
 from oryxstate._module._base import Module
 from oryxstate._module._fields import param, state, static
 
@@ -115,6 +115,11 @@ class FunctionModule(Module):
     states: dict[str, Any] = state()
     modules: dict[str, Any]
 
+    @property
+    def __keywords__(self) -> dict[str, bool]:
+        """Those that the layers in it take: they get them from here."""
+        return dict.fromkeys(_keywords.taken_inside(self.modules), False)
+
     def variables(self) -> dict[str, Any]:
         """The variables by name."""
         return {**self.params, **self.states, **self.modules}
@@ -143,8 +148,9 @@ class FunctionModule(Module):
         with _trace.open_function(values, states, declaring=False) as frame:
             frame.structures = structures
             frame.types = {name.field: avals for name, avals in frame.avals.items()}
-            frame.modules = _function_runs.Modules(frame, modules)
-            out = _function_runs.run_again(self.function, args, kwargs)
+            own, threaded = _split(self.function, self.modules, kwargs)
+            frame.modules = _function_runs.Modules(frame, modules, threaded)
+            out = _function_runs.run_again(self.function, args, own)
             new = {
                 name.field: jax.tree.unflatten(structures[name.field], frame.values[name])
                 for name in frame.written
@@ -160,6 +166,11 @@ class FunctionModule(Module):
         if name not in values:
             raise AttributeError(_no_variable(self, name))
         return values[name]
+
+
+def _split(function: Callable[..., Any], modules: Any, kwargs: dict) -> tuple[dict, dict]:
+    name = f"function `{getattr(function, '__name__', repr(function))}`"
+    return _keywords.split(function, modules, kwargs, name)
 
 
 def _no_variable(module: FunctionModule, name: str) -> str:
@@ -209,8 +220,11 @@ def _init(function: Any, *, name: str | None = None) -> Callable[..., Any]:
 
 def _initialized(function: Any, name: str | None, key: Any, args: tuple, kwargs: dict) -> Any:
     with _trace.open_function({}, declaring=True) as frame:
-        frame.modules = _function_runs.Modules(frame, {})
-        _function_runs.run(function, key, args, kwargs)
+        own = {k: v for k, v in kwargs.items() if _keywords.accepts(function, k)}
+        # What a function declares does not depend on whether it trains.
+        frame.modules = _function_runs.Modules(frame, {}, {"training": False, **kwargs})
+        _function_runs.run(function, key, args, own)
+        _split(function, frame.modules.first, kwargs)
         parts: dict[str, dict[str, Any]] = {"params": {}, "states": {}}
         for variable_name, leaves in frame.first.items():
             field = variable_name.field

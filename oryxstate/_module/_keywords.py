@@ -57,8 +57,16 @@ def taken_by(call: Callable[..., Any]) -> dict[str, bool]:
     }
 
 
-def split(function: Callable[..., Any], tree: Any, kwargs: dict) -> tuple[dict, dict]:
+def split(
+    function: Callable[..., Any], tree: Any, kwargs: dict, name: str | None = None
+) -> tuple[dict, dict]:
     """The keywords that `function` takes itself, and those that are for the layers in `tree`.
+
+    Args:
+        function: what is called.
+        tree: a module, or a pytree that holds modules.
+        kwargs: the keywords.
+        name: what is called, in words, if that is not the class of `tree`.
 
     Raises:
         TypeError: for a keyword that neither takes, naming those that they do.
@@ -68,15 +76,16 @@ def split(function: Callable[..., Any], tree: Any, kwargs: dict) -> tuple[dict, 
     inside = taken_inside(tree)
     layer = getattr(tree, "__keywords__", {})  # which a layer gets like those inside it
     own = {k: v for k, v in kwargs.items() if k not in layer and accepts(function, k)}
-    unknown = [name for name in kwargs if name not in own and name not in inside]
+    unknown = [k for k in kwargs if k not in own and k not in inside]
     if unknown:
         own_names = {n for n in _parameters(function) or () if accepts(function, n)} - {"self"}
         known = sorted(inside | own_names)
         raise TypeError(
-            f"neither {type(tree).__name__} nor a layer in it takes a keyword `{unknown[0]}`. "
+            f"neither {name or type(tree).__name__} nor a layer in it takes a keyword "
+            f"`{unknown[0]}`. "
             f"They take: {', '.join(known) or 'none'}."
         )
-    return own, {name: value for name, value in kwargs.items() if name in inside}
+    return own, {k: v for k, v in kwargs.items() if k in inside}
 
 
 def accepts(function: Callable[..., Any], name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 import jax
 
 from oryxstate import _api
+from oryxstate._effects import _frames
 from oryxstate._tree import make_array_spec
 
 if TYPE_CHECKING:
@@ -152,7 +153,18 @@ def compose(first: Any, second: Any) -> Template[Any]:
 
 @_api.init.register
 def _(obj: Template, *, name: str | None = None) -> Callable[..., Any]:
-    return lambda key, *inputs, **_: obj.init(key, *inputs, name=name)
+    """Inside a function that is initialized, the layer is a module of it, found again in a call."""
+
+    def initialize(key: Any, *inputs: Any, **_: Any) -> Any:
+        around = _frames.innermost_function()
+        if around is None:
+            return obj.init(key, *inputs, name=name)
+        own = name or around.modules.fresh_name(obj.layer.__name__.lower())
+        if not around.declaring:
+            return around.modules.find(own)
+        return around.modules.variable(own, obj.init(key, *inputs, name=own))
+
+    return initialize
 
 
 @_api.call_and_update.register
