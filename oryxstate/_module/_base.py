@@ -44,9 +44,15 @@ class Module(metaclass=_construct.ModuleMeta):
 
     __layout__: ClassVar[Layout]
     __generated_init__: ClassVar[bool] = True
-    __keywords__: ClassVar[dict[str, bool]] = {}
-    if not TYPE_CHECKING:  # what an author may write, as a method
-        call_batched = None
+    if TYPE_CHECKING:
+
+        @property
+        def __keywords__(self) -> dict[str, bool]:
+            """The keywords that the call gets from its root, and whether it needs them."""
+            ...
+    else:
+        __keywords__ = {}
+        call_batched = None  # what an author may write, as a method
 
     name: str | None = static(default=None, kw_only=True)
 

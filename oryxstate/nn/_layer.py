@@ -65,7 +65,7 @@ class Layer(Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__keywords__" not in cls.__dict__:
-            cls.__keywords__ = {
+            cls.__keywords__ = {  # type: ignore[assignment]
                 **_keywords.taken_by(cls.call_and_update),
                 **_keywords.taken_by(cls.call),
             }
