@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 
 from oryxstate import _api
+from oryxstate._module import _keywords
 
 
 def _rebuilt(like: tuple, items: list[Any]) -> tuple:
@@ -18,6 +19,24 @@ def _rebuilt(like: tuple, items: list[Any]) -> tuple:
 def _nonempty(container: Any, kind: str) -> None:
     if not container:
         raise ValueError(f"an empty {kind} is no model: there is nothing to call")
+
+
+def _for_each(members: Iterable[Any], kwargs: dict, *, all_get_others: bool) -> list[dict]:
+    """The keywords of each member: those that layers in it take, each with a key of its own.
+
+    What no layer in any member takes is for all of them, or for the first.
+    """
+    if not kwargs:
+        return [{} for _ in members]
+    taken = [_keywords.taken_inside(member) for member in members]
+    others = {k: v for k, v in kwargs.items() if not any(k in names for names in taken)}
+    given = []
+    for i, names in enumerate(taken):
+        own = {k: v for k, v in kwargs.items() if k in names}
+        if own.get(_keywords.RNG) is not None:
+            own[_keywords.RNG] = jax.random.fold_in(own[_keywords.RNG], i)
+        given.append({**own, **(others if all_get_others or i == 0 else {})})
+    return given
 
 
 def _member_name(name: str | None, key: Any) -> str | None:
@@ -43,7 +62,8 @@ def _(obj: tuple, *, name: str | None = None) -> Callable[..., Any]:
 @_api.call_and_update.register
 def _(obj: tuple, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     _nonempty(obj, "tuple")
-    outs, news = zip(*(_api.call_and_update(m, *args, **kwargs) for m in obj), strict=True)
+    given = zip(obj, _for_each(obj, kwargs, all_get_others=True), strict=True)
+    outs, news = zip(*(_api.call_and_update(m, *args, **own) for m, own in given), strict=True)
     return _rebuilt(obj, list(outs)), _rebuilt(obj, list(news))
 
 
@@ -57,10 +77,17 @@ def _(obj: list, *, name: str | None = None) -> Callable[..., Any]:
         for i, (member, k) in enumerate(zip(obj, jax.random.split(key, len(obj)), strict=True)):
             made.append(_api.init(member, name=_member_name(name, i))(k, *args, **kwargs))
             if i + 1 < len(obj):
-                args, kwargs = (_api.call(made[-1], *args, **kwargs),), {}
+                args, kwargs = (_call_at_init(made[-1], args, kwargs),), {}
         return type(obj)(made)
 
     return initialize
+
+
+def _call_at_init(module: Any, args: tuple, kwargs: dict) -> Any:
+    """What a member hands on to the next while a list is initialized: it is not training."""
+    if "training" in _keywords.taken_inside(module):
+        kwargs = {"training": False, **kwargs}
+    return _api.call(module, *args, **kwargs)
 
 
 @_api.call_and_update.register
@@ -68,10 +95,10 @@ def _(obj: list, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     _nonempty(obj, "list")
     news: list[Any] = []
     out = None
-    for member in obj:
-        out, new = _api.call_and_update(member, *args, **kwargs)
+    for member, own in zip(obj, _for_each(obj, kwargs, all_get_others=False), strict=True):
+        out, new = _api.call_and_update(member, *args, **own)
         news.append(new)
-        args, kwargs = (out,), {}
+        args = (out,)
     return out, type(obj)(news)
 
 
@@ -93,5 +120,6 @@ def _(obj: dict, *, name: str | None = None) -> Callable[..., Any]:
 @_api.call_and_update.register
 def _(obj: dict, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     _nonempty(obj, "dict")
-    pairs = {k: _api.call_and_update(m, *args, **kwargs) for k, m in obj.items()}
+    given = zip(obj.items(), _for_each(obj.values(), kwargs, all_get_others=True), strict=True)
+    pairs = {k: _api.call_and_update(m, *args, **own) for (k, m), own in given}
     return {k: out for k, (out, _) in pairs.items()}, {k: new for k, (_, new) in pairs.items()}

@@ -101,3 +101,35 @@ def test_the_function_takes_what_it_names_itself():
         ox.call(module, X, training=False, scal=3.0)
     with pytest.raises(TypeError, match=r"neither function `network` nor a layer in it.*`rgn`"):
         ox.init(network)(KEY, X, rgn=KEY)
+
+
+# Containers ---------------------------------------------------------------------------------------
+
+
+def test_keywords_reach_the_layers_of_a_list():
+    """Each member gets what it takes, and a key of its own."""
+    parts = [nn.Dense.of(4), jnp.tanh, nn.Dropout.of(0.5), nn.Dropout.of(0.5)]
+    model = ox.init(parts)(KEY, X)
+    assert isinstance(model[0], nn.Dense) and isinstance(model[2], nn.Dropout)
+    want = jnp.tanh(model[0](X))
+    np.testing.assert_allclose(ox.call(model, X, training=False), want, atol=1e-6)
+    for run in both(lambda m, x: ox.call(m, x, training=True, rng=KEY)):
+        y = run(model, X)
+        ratios = np.asarray(y / want).round(4)
+        assert set(ratios.tolist()) <= {0.0, 4.0}
+
+
+def test_members_draw_apart():
+    x = jnp.ones(64)
+    for container in (
+        (nn.Dropout(0.5), nn.Dropout(0.5)),
+        {"a": nn.Dropout(0.5), "b": nn.Dropout(0.5)},
+    ):
+        one, two = jax.tree.leaves(ox.call(container, x, training=True, rng=KEY))
+        assert (one != two).any()
+
+
+def test_keywords_of_a_tuple_go_to_those_that_take_them():
+    model = ox.init((nn.Dense.of(2), nn.BatchNorm.of()))(KEY, X)
+    (y, z), _ = ox.call_and_update(model, X, training=False)
+    assert y.shape == (2,) and z.shape == (4,)
