@@ -187,19 +187,24 @@ def test_pickle(name):
 
 
 @every_layer
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
 def test_precision(name, dtype):
-    """All arrays in a smaller dtype: so is the output, near to that in float32."""
+    """All arrays in another dtype: so is the output, near to that in float32."""
     entry, model = CATALOGUE[name], model_of(name)
 
-    def lower(tree):
+    def cast(tree):
         return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, tree)
 
     inputs, given = draw(entry, 1), keywords(name, False)
-    y = ox.call(lower(model), *lower(inputs), **given)
     want = ox.call(model, *inputs, **given)
+    with jax.enable_x64(dtype == "float64"):
+        y = ox.call(cast(model), *cast(inputs), **given)
+    near_by = 1e-4 if dtype == "float64" else 0.1
     for mine, other in zip(jax.tree.leaves(y), jax.tree.leaves(want), strict=True):
         assert mine.dtype == (dtype if other.dtype == jnp.float32 else other.dtype)
         np.testing.assert_allclose(
-            np.asarray(mine, np.float32), np.asarray(other, np.float32), atol=0.1, rtol=0.1
+            np.asarray(mine, np.float32),
+            np.asarray(other, np.float32),
+            atol=near_by,
+            rtol=near_by,
         )
