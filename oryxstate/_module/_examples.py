@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -12,6 +12,50 @@ from oryxstate import _tree
 from oryxstate._effects import _batched
 from oryxstate._module import _call, _live, _pytree
 from oryxstate._module._static import type_key
+
+
+class _Rule:
+    """What a layer computes, for one example and for all. It holds no array: JAX may keep it."""
+
+    def __init__(self, one: Callable[..., Any], live: Any, layer: Any, leaves: list, given: Any):
+        self._one, self._all = one, type(live).call_batched
+        self._path = live.__dict__[_pytree.PLACE].path
+        self._layer = jax.tree.structure(_live.plain(layer))
+        self._given = given
+        self.at = [i for i, leaf in enumerate(leaves) if _tree.is_array(leaf)]
+        self._static = [None if i in self.at else leaf for i, leaf in enumerate(leaves)]
+        self.written = _pytree.state_positions(layer)
+        self.out: Any = None
+
+    def key(self, avals: Iterable[Any]) -> Any:
+        """All that the types of its outputs depend on."""
+        static = tuple((x, type_key(x)) for x in self._static)
+        return self._layer, self._given, static, *avals
+
+    def one(self, shared: Any, inputs: Any) -> tuple[list, list]:
+        """The call as written."""
+        return self._run(self._one, shared, inputs)
+
+    def batch(self, shared: Any, inputs: Any) -> tuple[list, list]:
+        """The rule for batches."""
+        return self._run(self._all, shared, inputs)
+
+    def _run(self, function: Callable[..., Any], shared: Any, inputs: Any) -> tuple[list, list]:
+        leaves = list(self._static)
+        for i, x in zip(self.at, inputs, strict=True):
+            leaves[i] = x
+        args, keywords = jax.tree.unflatten(self._given, leaves)
+        out, new = _call.root(
+            lambda live, *args: function(live, *args, **keywords),
+            jax.tree.unflatten(self._layer, shared),
+            args,
+            {},
+            path=self._path,
+            constant=False,
+        )
+        flat, self.out = jax.tree.flatten(out)
+        new = jax.tree.leaves(new)
+        return flat, [new[i] for i in self.written]
 
 
 def call(one: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> Any:
@@ -26,52 +70,20 @@ def call(one: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> Any:
     before = _pytree.value_of(live)
     shared, structure = jax.tree.flatten(before)
     leaves, given = jax.tree.flatten((args, kwargs))
-    at = [i for i, leaf in enumerate(leaves) if _tree.is_array(leaf)]
-    written = _pytree.state_positions(before)
-    out_structure: Any = None
-
-    def run(function: Callable[..., Any], shared: Any, inputs: Any) -> tuple[list, list]:
-        nonlocal out_structure
-        for i, x in zip(at, inputs, strict=True):
-            leaves[i] = x
-        xs, keywords = jax.tree.unflatten(given, leaves)
-        layer = jax.tree.unflatten(structure, shared)
-        out, new = _call.root(
-            lambda live, *args: function(live, *args, **keywords),
-            layer,
-            xs,
-            {},
-            path=live.__dict__[_pytree.PLACE].path,
-            constant=False,
-        )
-        flat, out_structure = jax.tree.flatten(out)
-        new = jax.tree.leaves(new)
-        return flat, [new[i] for i in written]
-
-    def batch(shared: Any, inputs: Any) -> tuple[list, list]:
-        return run(type(live).call_batched, shared, inputs)
-
-    examples = _batched.Examples(lambda shared, inputs: run(one, shared, inputs), batch)
-    inputs = [leaves[i] for i in at]
-    static = tuple((i, x, type_key(x)) for i, x in enumerate(leaves) if i not in at)
-    key = _plain(structure), given, static, *map(jax.typeof, (*shared, *inputs))
+    rule = _Rule(one, live, before, leaves, given)
+    inputs = [leaves[i] for i in rule.at]
+    examples = _batched.Examples(rule.one, rule.batch)
+    key = rule.key(map(jax.typeof, (*shared, *inputs)))
     known = _known.setdefault(type(live), {})
     if key not in known:
-        known[key] = _batched.avals_of(examples, shared, inputs), out_structure
+        known[key] = _batched.avals_of(examples, shared, inputs), rule.out
     avals, out_structure = known[key]
     out, new = _batched.per_example(examples, shared, inputs, avals)
-    changed = list(shared)
-    for i, leaf in zip(written, new, strict=True):
-        changed[i] = leaf
-    _call.assign(live, before, jax.tree.unflatten(structure, changed), type(live).__name__)
+    for i, leaf in zip(rule.written, new, strict=True):
+        shared[i] = leaf
+    _call.assign(live, before, jax.tree.unflatten(structure, shared), type(live).__name__)
     return jax.tree.unflatten(out_structure, out)
 
 
 # What JAX knows of the outputs of a class, by all that it depends on; equal layers are staged once.
 _known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
-
-
-def _plain(structure: Any) -> Any:
-    """The structure of a module wherever it stands."""
-    module = jax.tree.unflatten(structure, [None] * structure.num_leaves)
-    return jax.tree.structure(_live.plain(module), is_leaf=lambda x: x is None)

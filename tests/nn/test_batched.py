@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from functools import partial
 
 import jax
@@ -205,6 +207,19 @@ def test_a_named_axis_of_another_vmap():
     for run in both(over(over(train), axis_name="i")):
         ys, new = run(norm, XS.reshape(2, 3, 3))
         agree(ys.reshape(6, 3), new)
+
+
+@pytest.mark.parametrize("way", MAPPED_ROOTS)
+def test_nothing_is_kept(way):
+    """Neither arrays nor tracers, in what JAX caches of the rule."""
+    with jax.checking_leaks():
+        MAPPED_ROOTS[way](NORM, XS)
+    norm, xs = jax.tree.map(jnp.copy, NORM), jnp.copy(XS)
+    kept = [weakref.ref(leaf) for leaf in (xs, *jax.tree.leaves(norm))]
+    MAPPED_ROOTS[way](norm, xs)
+    del norm, xs
+    gc.collect()
+    assert [ref() for ref in kept if ref() is not None] == []
 
 
 def test_large_mean_and_small_variance():
