@@ -69,6 +69,7 @@ NAMES = [
     "jax.interpreters.ad.Zero",
     "jax.interpreters.ad.instantiate_zeros",
     "jax.interpreters.ad.primitive_jvps",
+    "jax.interpreters.mlir.lower_fun",
     "jax.interpreters.mlir.register_lowering",
 ]
 # How functions of `lax.custom_root` are called, which is a `custom_jvp` function before.
