@@ -389,7 +389,8 @@ MUTATIONS = [
     Mutation(
         "a frame that has ended keeps its values",
         "_frames.py",
-        "        self.trace = None\n        self.values = {}\n        self.avals = {}\n",
+        "        self.trace = self.model = None\n        self.values = {}\n"
+        "        self.avals = {}\n",
         "        pass\n",
         (LEAKS, CACHING),
     ),
