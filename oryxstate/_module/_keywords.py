@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -124,6 +124,8 @@ def held(kwargs: dict, level: int) -> tuple[Keywords, dict[Name, tuple]]:
     """Keywords for the layers of a root call, and the variables that hold those with arrays."""
     static, arrays, values = [], [], {}
     for name, value in sorted(kwargs.items()):
+        if name == RNG:
+            _check_key(value)
         leaves, treedef = jax.tree.flatten(value)
         if leaves and all(map(_tree.is_array, leaves)):
             arrays.append((name, treedef))
@@ -132,6 +134,18 @@ def held(kwargs: dict, level: int) -> tuple[Keywords, dict[Name, tuple]]:
             check_static(value, f"keyword `{name}`")
             static.append((name, value, type_key(value)))
     return Keywords(tuple(static), tuple(arrays)), values
+
+
+def _check_key(value: Any) -> None:
+    if value is None:
+        return
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not (typed and shape == ()) and (dtype, shape) != (jnp.uint32, (2,)):
+        raise TypeError(
+            f"`{RNG}` must be a random key, as `jax.random.key(0)`, got {value!r}. Each layer gets "
+            "one of its own from it."
+        )
 
 
 def _variable(level: int, name: str) -> Name:
@@ -162,10 +176,8 @@ def completed(module: Any, args: tuple, kwargs: dict) -> dict:
     for name, required in module.__keywords__.items():
         if name in kwargs:
             continue
-        mapped = (args, kwargs, _own_arrays(module, place))
-        found = () if place is None else tuple(_found(place, name, mapped))
-        if found:
-            complete[name] = found[0]
+        if place is not None and name in place.root.keywords.names:
+            complete[name] = _value(place, name, lambda: (args, kwargs, _own_arrays(module, place)))
         elif required:
             raise TypeError(missing(module, place.path if place else "", name))
     return complete
@@ -173,9 +185,8 @@ def completed(module: Any, args: tuple, kwargs: dict) -> dict:
 
 def _own_arrays(module: Any, place: Any) -> list:
     """The arrays of a layer itself, but for state that its root call holds."""
-    own, refs = module.__dict__, {} if place is None else place.refs
-    names = set(module.__layout__.data) - set(module.__layout__.children)
-    return [own[name] for name in sorted(names) if name in own] + list(refs.values())
+    own, names = module.__dict__, set(module.__layout__.data) - set(module.__layout__.children)
+    return [own[name] for name in sorted(names) if name in own] + list(place.refs.values())
 
 
 def missing(module: Any, path: str, name: str) -> str:
@@ -187,16 +198,14 @@ def missing(module: Any, path: str, name: str) -> str:
     )
 
 
-def _found(place: Any, name: str, mapped: Any) -> Iterator[Any]:
-    keywords = place.root.keywords
-    for known, value, _ in keywords.static:
+def _value(place: Any, name: str, mapped: Callable[[], Any]) -> Any:
+    """What a keyword of the root call is for the layer at a place."""
+    for known, value, _ in place.root.keywords.static:
         if known == name:
-            yield value
-    for known, treedef in keywords.arrays:
-        if known == name:
-            value = _read(place, _variable(place.root.level, name))
-            value = jax.tree.unflatten(treedef, value)
-            yield _own_key(place, value, mapped) if name == RNG else value
+            return value
+    structure = dict(place.root.keywords.arrays)[name]
+    value = jax.tree.unflatten(structure, _read(place, _variable(place.root.level, name)))
+    return _own_key(place, value, mapped()) if name == RNG else value
 
 
 def _read(place: Any, name: Name) -> tuple:

@@ -11,7 +11,7 @@ from oryxstate._module._fields import static
 from oryxstate._tree import make_array_spec
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._parts import build, check_parts
-from oryxstate.nn._template import chain_with
+from oryxstate.nn._template import chain_with, in_spec_of, inputs_of
 
 
 class _Parts(Layer):
@@ -29,6 +29,8 @@ class _Parts(Layer):
 class Serial(_Parts):
     """One layer after another: `a >> b >> c`. Without any, the input as it is.
 
+    What a layer returns as a tuple are the inputs of the next one.
+
     Example:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
@@ -43,17 +45,19 @@ class Serial(_Parts):
         """Each part on the output of the one before it, each with a key of its own."""
         layers, out_spec = [], in_spec
         for i, part in enumerate(parts):
-            key = jax.random.fold_in(init_key, i)
-            layer, infer = build(part, key, out_spec, f"layers[{i}]")
+            key, spec = jax.random.fold_in(init_key, i), in_spec_of(inputs_of(out_spec))
+            layer, infer = build(part, key, spec, f"layers[{i}]")
             layers.append(layer)
             out_spec = infer()
         return LayerParams(params={"layers": tuple(layers)}, out_spec=out_spec)
 
     def call(self, *inputs: Any) -> Any:
         """The output of the last layer."""
+        out = inputs[0] if len(inputs) == 1 else inputs
         for layer in self.layers:
-            inputs = (layer(*inputs),)
-        return inputs[0] if len(inputs) == 1 else inputs
+            out = layer(*inputs)
+            inputs = inputs_of(out)
+        return out
 
 
 class FanOut(_Parts):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from oryxstate import _api
+from oryxstate import _api, _jax
 from oryxstate._errors import InputError
 from oryxstate._module import _keywords, _live
 from oryxstate._module._base import Module
@@ -156,6 +156,22 @@ class Layer(Module):
         if not fits:
             kind, path = type(self).__name__, _live.path_of(self)
             raise InputError(kind, expected, make_array_spec(x), path)
+
+    def trains(self, training: Any) -> bool:
+        """The value of `training`, which decides what is traced.
+
+        Raises:
+            TypeError: if it is traced itself, naming the layer and its path.
+        """
+        if isinstance(training, _jax.Tracer):
+            path = _live.path_of(self)
+            where = f" at '{path}'" if path else ""
+            raise TypeError(
+                f"{type(self).__name__}{where} got a traced `training`, but which program is "
+                "traced depends on it. Under `jax.jit` make it static, "
+                "`jax.jit(step, static_argnames='training')`, or close over it."
+            )
+        return bool(training)
 
     def needed(self, keyword: str, value: Any) -> Any:
         """A keyword that this call needs although another may do without.

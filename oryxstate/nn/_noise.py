@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from oryxstate._module._fields import static
 from oryxstate.nn._layer import Layer, LayerParams
-from oryxstate.nn._precision import fraction, switched
+from oryxstate.nn._precision import fraction
 
 
 class Dropout(Layer):
@@ -45,7 +45,7 @@ class Dropout(Layer):
         self, x: Float[Array, "..."], *, training: bool, rng: Any = None
     ) -> Float[Array, "..."]:
         """The input, with some elements zero while training."""
-        if not switched(training, "Dropout") or self.rate == 0:
+        if not self.trains(training) or self.rate == 0:
             return x
         keep = jax.random.bernoulli(self.needed("rng", rng), 1 - self.rate, x.shape)
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
@@ -86,7 +86,7 @@ class DropPath(Layer):
         self, x: Float[Array, "..."], *, training: bool, rng: Any = None
     ) -> Float[Array, "..."]:
         """The input, or zeros with this probability while training."""
-        if not switched(training, "DropPath") or self.rate == 0:
+        if not self.trains(training) or self.rate == 0:
             return x
         keep = jax.random.bernoulli(self.needed("rng", rng), 1 - self.rate)
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
@@ -128,7 +128,7 @@ class GaussianNoise(Layer):
         self, x: Float[Array, "..."], *, training: bool, rng: Any = None
     ) -> Float[Array, "..."]:
         """The input, with noise added while training."""
-        if not switched(training, "GaussianNoise") or self.stddev == 0:
+        if not self.trains(training) or self.stddev == 0:
             return x
         self.check_input(jnp.issubdtype(x.dtype, jnp.floating), "floating-point numbers", x)
         return x + self.stddev * jax.random.normal(self.needed("rng", rng), x.shape, x.dtype)

@@ -15,7 +15,7 @@ from oryxstate._module import _live
 from oryxstate._module._fields import param, state, static
 from oryxstate._tree import ArraySpec
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import computing, fraction, last, switched, wide
+from oryxstate.nn._precision import computing, fraction, last, wide
 
 
 class BatchNorm(Layer):
@@ -110,7 +110,7 @@ class BatchNorm(Layer):
 
     def call(self, x: Float[Array, "... features"], *, training: bool) -> Float[Array, "..."]:
         """One example, normalized with the running statistics."""
-        if switched(training, "BatchNorm"):
+        if self.trains(training):
             raise EffectError(alone("BatchNorm", _live.path_of(self)))
         return self._normalized(x, self.mean, self.variance)
 
@@ -121,7 +121,7 @@ class BatchNorm(Layer):
         size = self.mean.shape[0]
         one = ArraySpec(xs.shape[1:], xs.dtype)
         self.check_input(one.ndim > 0 and one.shape[-1] == size, f"[..., {size}]", one)
-        if not switched(training, "BatchNorm"):
+        if not self.trains(training):
             return self._normalized(xs, self.mean, self.variance)
         precise = wide(xs)
         mean = self._average(precise)

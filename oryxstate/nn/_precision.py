@@ -7,8 +7,6 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from oryxstate import _jax
-
 
 class Initializer(Protocol):
     """What draws a parameter, as in `jax.nn.initializers`."""
@@ -55,18 +53,3 @@ def fraction(layer: str, what: str, value: float) -> None:
     """
     if not 0 <= value < 1:
         raise ValueError(f"{layer}: `{what}` must be in [0, 1), got {value!r}.")
-
-
-def switched(training: Any, layer: str) -> bool:
-    """The value of `training`, which decides what is traced.
-
-    Raises:
-        TypeError: if it is traced itself.
-    """
-    if isinstance(training, _jax.Tracer):
-        raise TypeError(
-            f"{layer} got a traced `training`, but which program is traced depends on it. Under "
-            "`jax.jit` make it static, `jax.jit(step, static_argnames='training')`, or close over "
-            "it."
-        )
-    return bool(training)

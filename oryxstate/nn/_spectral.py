@@ -15,7 +15,7 @@ from oryxstate._module._fields import param, state, static
 from oryxstate._tree import make_array_spec
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._parts import build, check_parts
-from oryxstate.nn._precision import positive, switched, wide
+from oryxstate.nn._precision import positive, wide
 from oryxstate.nn._template import Template
 
 FIRST_ITERATIONS = 15  # as PyTorch and Equinox: what is not trained yet is normalized too
@@ -144,7 +144,7 @@ class SpectralNorm(_Reparametrized):
         """The output of the layer with the normalized kernel."""
         kernel = getattr(self.layer, self.field)
         matrix, u, v = _matrix(kernel), wide(self.u), wide(self.v)
-        if switched(training, "SpectralNorm"):
+        if self.trains(training):
             u, v = _iterated(lax.stop_gradient(matrix), u, v, self.iterations)
             self.assign(u=u.astype(self.u.dtype), v=v.astype(self.v.dtype))
         sigma = v @ matrix @ u

@@ -76,6 +76,17 @@ class Template(Generic[L]):
         """The output of the layer that is made with this key for these inputs."""
         return _api.call(self.init(key, *inputs), *inputs, **keywords)
 
+    def __call__(self, *inputs: Any, **keywords: Any) -> Any:
+        """A template has no parameters to call it with.
+
+        Raises:
+            TypeError: that says how to make a layer of it.
+        """
+        raise TypeError(
+            f"{self!r} is a template, which has no parameters yet. Make a model of it, "
+            "`model = ox.init(template)(key, x)`, and call that."
+        )
+
     def __rshift__(self, other: Template[Any] | Callable[..., Any]) -> Template[Any]:
         return compose(self, other)
 

@@ -13,7 +13,7 @@ from oryxstate._module._fields import param, state, static
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._linear import Dense
 from oryxstate.nn._parts import build, check_parts
-from oryxstate.nn._precision import Initializer, computing, fraction, positive, switched
+from oryxstate.nn._precision import Initializer, computing, fraction, positive
 
 small = jax.nn.initializers.he_uniform()
 
@@ -56,7 +56,7 @@ class EMA(Layer):
         """The output with the current parameters while training, else with their average."""
         params, rest = _grad.partition(jax.tree.map(lambda x: x, self.layer))
         leaves, structure = jax.tree.flatten(params)
-        if not switched(training, "EMA"):
+        if not self.trains(training):
             return _grad.merge(jax.tree.unflatten(structure, self.average), rest)(*inputs)
         self.assign(average=[self._mixed(*pair) for pair in zip(self.average, leaves, strict=True)])
         return self.layer(*inputs)

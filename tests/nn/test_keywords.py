@@ -244,7 +244,19 @@ def test_errors(keywords, text):
             run(X, **keywords) if run is net else run(X)
 
 
+@pytest.mark.parametrize("rng", [0, 1.5, "key", jnp.ones(2), jnp.zeros(3, jnp.uint32)])
+def test_what_is_no_key_is_refused(rng):
+    text = r"`rng` must be a random key, as `jax.random.key\(0\)`, got "
+    with pytest.raises(TypeError, match=text):
+        Net(nn.Dropout(0.5), WAYS["directly"])(X, training=True, rng=rng)
+
+
+def test_no_key_is_needed_where_none_is_used():
+    assert Net(nn.Dropout(0.5), WAYS["directly"])(X, training=False, rng=None) is not None
+
+
 def test_a_traced_switch_says_how_to_make_it_static():
-    dropout = nn.Dropout(0.5)
-    with pytest.raises(TypeError, match=r"traced `training`.*static_argnames='training'"):
-        jax.jit(ox.call)(dropout, X, training=True, rng=KEY)
+    net = Net(nn.Dropout(0.5), WAYS["directly"])
+    text = r"Dropout at 'parts' got a traced `training`.*static_argnames='training'"
+    with pytest.raises(TypeError, match=text):
+        jax.jit(ox.call)(net, X, training=True, rng=KEY)

@@ -97,6 +97,24 @@ def test_each_part_has_a_key_of_its_own():
     assert len({kernel.tobytes() for kernel in kernels}) == 4
 
 
+def test_a_tuple_is_the_inputs_of_the_next():
+    """While a chain is made, and when it is called."""
+    pair = nn.FanOut.of(jnp.sin, nn.Dense.of(3))
+    for template in (
+        pair >> jnp.add,
+        pair >> nn.Bilinear.of(2),
+        pair >> nn.Parallel.of(jnp.cos, jnp.sin),
+    ):
+        model = template.init(KEY, X)
+        want = model.layers[1](*model.layers[0](X))
+        close(model(X), want)
+        assert template.spec(X) == model.spec(X) == ox.make_array_spec(want)
+    single = (nn.FanOut.of(jnp.sin) >> jnp.cos).init(KEY, X)
+    close(single(X), jnp.cos(jnp.sin(X)))
+    ends = (jnp.sin >> nn.FanOut.of(nn.Dense.of(2))).init(KEY, X)
+    assert isinstance(ends(X), tuple) and ends.spec(X) == (ArraySpec(2),)
+
+
 def test_empty_and_nested():
     close(nn.Serial.of().init(KEY, X)(X), X)
     assert nn.FanOut.of().init(KEY, X)(X) == ()
@@ -217,6 +235,13 @@ def test_a_wrong_input_says_where_and_what(run, text):
     with pytest.raises(ValueError) as error:
         run()
     assert text in str(error.value)
+
+
+def test_a_template_is_not_called():
+    with pytest.raises(
+        TypeError, match=r"Dense.of\(4\) is a template.*`model = ox.init\(template\)\(key, x\)`"
+    ):
+        nn.Dense.of(4)(X)
 
 
 # Cost ---------------------------------------------------------------------------------------------
