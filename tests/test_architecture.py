@@ -21,7 +21,7 @@ MODULES = {
 }
 # From the bottom; a file imports only from its own layer and those below.
 LAYERS = [
-    ("_errors", "_tree", "_jax"),
+    ("_errors", "_tree", "_jax", "_stack"),
     ("_effects",),
     ("_module",),
     ("_api", "_function_runs"),
@@ -31,7 +31,7 @@ LAYERS = [
 ]
 INTERNALS = ("jax.core", "jax.extend", "jax.interpreters", "jax._src")
 # Parts of a layer that know none of their neighbours.
-ALONE = ("_errors", "_functions", "_containers", "_grad", "_capture", "checkpoint", "sharding")
+ALONE = ("_errors", "_stack", "_functions", "_containers", "_grad", "_capture", "checkpoint", "sharding")
 
 
 def imports(path):

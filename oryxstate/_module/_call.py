@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from oryxstate import _tree
+from oryxstate import _stack, _tree
 from oryxstate._effects import _frames, _trace, rules  # noqa: F401  (importing installs the rules)
 from oryxstate._errors import EffectError
 from oryxstate._module import _keywords, _live, _pytree
@@ -45,7 +45,7 @@ def root(
     live, values = _live.enter(tree, call, path)
     with _trace.open_root({**values, **arrays}, values if constant else ()) as call.frame:
         call.frame.model = live
-        out = function(live, *args, **own)
+        out = _stack.in_one_chunk(function, live, *args, **own)
         return _live.strip(out, call.level), _live.leave(tree, call, path)
 
 
