@@ -7,9 +7,17 @@ import statistics
 import time
 from collections.abc import Callable
 
+import jax
+
+FRAMES = 8  # by which each round stands deeper than the one before
+
 
 def interleaved(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The median seconds of each candidate over `rounds` rounds in which all take turns."""
+    """The median seconds of each candidate over `rounds` rounds in which all take turns.
+
+    Each round stands elsewhere on the stack of Python's frames: what crosses the end of one of its
+    chunks takes up to twice as long (`oryxstate/_stack.py`), which is no property of a candidate.
+    """
     for run in candidates.values():
         run()  # imports, caches and compilation are not what is measured
     times: dict[str, list[float]] = {name: [] for name in candidates}
@@ -18,11 +26,34 @@ def interleaved(candidates: dict[str, Callable[[], object]], rounds: int) -> dic
         for name in names:
             gc.collect()
             gc.disable()
-            start = time.perf_counter()
-            candidates[name]()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(_seconds(candidates[name], FRAMES * (round_number % 8)))
             gc.enable()
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _seconds(run: Callable[[], object], frames: int) -> float:
+    if frames:
+        return _seconds(run, frames - 1)
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def traced(step: Callable, args: tuple) -> Callable[[], object]:
+    """Trace `step` as a new function, which JAX has not traced yet."""
+    return lambda: jax.jit(lambda *a: step(*a)).trace(*args)
+
+
+def report_traces(
+    title: str, steps: dict[str, tuple[Callable, tuple]], base: str, rounds: int
+) -> None:
+    """Print how long each step takes to be traced, and how many equations come out."""
+    medians = interleaved({name: traced(*step) for name, step in steps.items()}, rounds)
+    equations = {
+        name: f"{len(jax.make_jaxpr(step)(*args).eqns)} equations"
+        for name, (step, args) in steps.items()
+    }
+    report(title, medians, base, equations)
 
 
 def report(title: str, medians: dict[str, float], base: str, extra: dict[str, str] | None = None):

@@ -9,6 +9,7 @@ import dispatch
 import eager
 import equinox as eqx
 import jax
+import layers
 import scaling
 import tracing
 
@@ -21,6 +22,7 @@ def main() -> None:
     args = parser.parse_args()
     print(f"Python {platform.python_version()}, jax {jax.__version__}, equinox {eqx.__version__}")
     tracing.run(args.blocks, args.rounds)
+    layers.run(args.blocks, args.rounds)
     scaling.run(args.rounds)
     for modules in (10, 100, 1000):
         dispatch.run(modules, args.rounds)

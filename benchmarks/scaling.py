@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from _measure import interleaved
+from _measure import interleaved, traced
 from _models import WIDTH, hand, ours, parts
 from jax import lax
 
@@ -69,10 +69,6 @@ def _hand_within(level, run):
     return transformed[level % len(transformed)]
 
 
-def _traced(function, *args):
-    return lambda: jax.jit(lambda *a: function(*a)).trace(*args)
-
-
 def _report(title, sizes, pairs, rounds):
     """Milliseconds for each size, and what a unit costs compared with one of the first size."""
     runs = {
@@ -100,13 +96,13 @@ def run(rounds: int) -> None:
 
     def blocks(count):
         params, state = parts(count)
-        return _traced(ox.call_and_update, ours(count), x), _traced(hand, params, state, x)
+        return traced(ox.call_and_update, (ours(count), x)), traced(hand, (params, state, x))
 
     def nested(depth):
         model = Nested(Accumulate(one), depth)
         return (
-            _traced(ox.call_and_update, model, one),
-            _traced(lambda t, x: _hand_nested(depth, t, x), one, one),
+            traced(ox.call_and_update, (model, one)),
+            traced(lambda t, x: _hand_nested(depth, t, x), (one, one)),
         )
 
     _report(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from _measure import interleaved, report
+from _measure import report_traces
 from _models import WIDTH, equinox, hand, ours, parts
 
 import oryxstate as ox
@@ -54,14 +54,5 @@ def run(blocks: int, rounds: int) -> None:
         ),
     }
 
-    def traced(step, args):
-        # A new function each time, which JAX has not traced yet.
-        return lambda: jax.jit(lambda *a: step(*a)).trace(*args)
-
-    medians = interleaved({k: traced(*v) for k, v in steps.items()}, rounds)
-    equations = {
-        name: f"{len(jax.make_jaxpr(step)(*args).eqns)} equations"
-        for name, (step, args) in steps.items()
-    }
     title = f"trace: {blocks} blocks, forward + gradient + update"
-    report(title, medians, "by hand", equations)
+    report_traces(title, steps, "by hand", rounds)
