@@ -148,7 +148,7 @@ def _batch(axis_name, operands, dims, *, split, **params):
     inputs, dims = operands[split:], dims[split:]
     (size,) = {jnp.shape(x)[d] for x, d in zip(inputs, dims, strict=True) if d is not None}
     moved = [
-        jnp.moveaxis(x, dim, 0)
+        _move(x, dim, 0)
         if dim is not None
         else jnp.broadcast_to(x, (size, *jnp.shape(x)))
         if has
@@ -174,6 +174,11 @@ def _batch(axis_name, operands, dims, *, split, **params):
     return out, [0] * outputs + [None] * (len(out) - outputs)
 
 
+def _move(x: Any, axis: int, target: int) -> Any:
+    # `jnp.moveaxis` is a jitted function, which has its price where nothing moves too.
+    return x if axis == target else jnp.moveaxis(x, axis, target)
+
+
 def _with_axes(x: Any, sizes: tuple) -> Any:
     """Put axes of these sizes behind the first."""
     wide = jnp.expand_dims(x, tuple(range(1, 1 + len(sizes))))
@@ -186,7 +191,7 @@ def _batch_of_members(operands, dims, *, examples, split, sizes, has_axes, **par
     # Of an input the members stand behind the examples.
     targets = [0] * split + [len(sizes) if has else 0 for has in has_axes]
     moved = [
-        x if dim is None else jnp.moveaxis(x, dim, target)
+        x if dim is None else _move(x, dim, target)
         for x, dim, target in zip(operands, dims, targets, strict=True)
     ]
 

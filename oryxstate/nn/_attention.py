@@ -10,10 +10,10 @@ from jaxtyping import Array, Bool, Float
 from oryxstate._module._fields import static
 from oryxstate._tree import ArraySpec
 from oryxstate.nn._heads import Heads, projections
+from oryxstate.nn._initializers import Initializer, glorot, zeros
 from oryxstate.nn._kv_cache import CachedAttention, with_cache
 from oryxstate.nn._layer import LayerParams
-from oryxstate.nn._linear import glorot, zeros
-from oryxstate.nn._precision import Initializer, positive
+from oryxstate.nn._precision import positive
 from oryxstate.nn._template import inputs_of
 
 

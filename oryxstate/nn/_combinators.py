@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 from jax import lax
 
 from oryxstate._module._fields import static
-from oryxstate._tree import make_array_spec
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._parts import build, check_parts
 from oryxstate.nn._template import chain_with, in_spec_of, inputs_of
@@ -183,15 +183,21 @@ class Reshape(Layer):
     shape: tuple[int, ...] = static()
 
     @classmethod
+    def check(cls, *shape: int) -> None:
+        """At most one length is left open."""
+        if any(length < -1 for length in shape) or shape.count(-1) > 1:
+            raise ValueError(
+                f"Reshape: lengths must not be negative, but for one -1, got {list(shape)}."
+            )
+
+    @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, *shape: int) -> LayerParams:
         """Nothing to learn; the number of elements fits."""
         return LayerParams(info={"shape": shape})
 
     def call(self, x: jax.Array) -> jax.Array:
         """The same elements."""
-        try:
-            return x.reshape(self.shape)
-        except TypeError:
-            expected = f"as many elements as fit in {list(self.shape)}"
-            self.check_input(False, expected, make_array_spec(x))
-            raise
+        given = math.prod(length for length in self.shape if length != -1)
+        fits = given > 0 and x.size % given == 0 if -1 in self.shape else x.size == given
+        self.check_input(fits, f"as many elements as fit in {list(self.shape)}", x)
+        return x.reshape(self.shape)

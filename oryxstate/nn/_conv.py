@@ -11,8 +11,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, static
+from oryxstate.nn._initializers import Initializer, lecun, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import Initializer, computing, last, positive
+from oryxstate.nn._precision import computing, last, positive
 from oryxstate.nn._windows import (
     Lengths,
     Padding,
@@ -25,10 +26,6 @@ from oryxstate.nn._windows import (
     spread,
 )
 
-# Its variance counts inputs alone; that of `glorot` would count the outputs of all groups, which
-# is far too small where there are many groups.
-lecun = jax.nn.initializers.lecun_normal()
-zeros = jax.nn.initializers.zeros
 MODES = ("SAME", "VALID", "CIRCULAR")
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from oryxstate._module._fields import param, static
+from oryxstate.nn._initializers import Initializer
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import Initializer, computing, positive, wide
+from oryxstate.nn._precision import computing, positive, wide
 
 # Variance 1 / features: products of a unit vector with a row, as in `attend`, have variance 1.
 embedding_normal = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)

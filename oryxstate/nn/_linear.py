@@ -9,11 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, static
+from oryxstate.nn._initializers import Initializer, glorot, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import Initializer, computing, last, positive
-
-glorot = jax.nn.initializers.glorot_uniform()
-zeros = jax.nn.initializers.zeros
+from oryxstate.nn._precision import computing, inlined, last, positive
 
 
 class Dense(Layer):
@@ -80,6 +78,11 @@ class Dense(Layer):
         """The linear map of the last axis."""
         size = self.kernel.shape[0]
         self.check_input(jnp.ndim(x) > 0 and x.shape[-1] == size, f"[..., {size}]", x)
-        x, kernel, bias = computing(self.dtype, x, self.kernel, self.bias)
-        y = x @ kernel
-        return y if bias is None else y + last(bias, y)
+        return _affine(x, self.kernel, self.bias, dtype=self.dtype)
+
+
+@inlined
+def _affine(x, kernel, bias, *, dtype):
+    x, kernel, bias = computing(dtype, x, kernel, bias)
+    y = x @ kernel
+    return y if bias is None else y + last(bias, y)

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, static
 from oryxstate._tree import make_array_spec
+from oryxstate.nn._initializers import Initializer, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._linear import zeros
-from oryxstate.nn._precision import Initializer, computing, last, positive
+from oryxstate.nn._precision import computing, last, positive
 
 glorot_of_pairs = jax.nn.initializers.glorot_uniform(in_axis=(0, 1), out_axis=2)
 

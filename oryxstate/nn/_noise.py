@@ -47,11 +47,16 @@ class Dropout(Layer):
         """The input, with some elements zero while training."""
         if not self.trains(training) or self.rate == 0:
             return x
-        keep = jax.random.bernoulli(self.needed("rng", rng), 1 - self.rate, x.shape)
+        together = self._together(x.shape)
+        keep = jax.random.bernoulli(self.needed("rng", rng), 1 - self.rate, together)
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
 
+    def _together(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of what is kept or zeroed, each element by itself."""
+        return shape
 
-class DropPath(Layer):
+
+class DropPath(Dropout):
     """Zero the whole input with probability `rate`, and divide it by `1 - rate` otherwise.
 
     For the body of a residual connection, `Residual.of(body >> DropPath.of(0.1))`, which each
@@ -70,26 +75,8 @@ class DropPath(Layer):
         True
     """
 
-    rate: float = static()
-
-    @classmethod
-    def check(cls, rate: float) -> None:
-        """The rate is a probability below 1."""
-        fraction(cls.__name__, "rate", rate)
-
-    @classmethod
-    def initialize(cls, init_key: Any, in_spec: Any, rate: float) -> LayerParams:
-        """Nothing to learn."""
-        return LayerParams(info={"rate": rate})
-
-    def call(
-        self, x: Float[Array, "..."], *, training: bool, rng: Any = None
-    ) -> Float[Array, "..."]:
-        """The input, or zeros with this probability while training."""
-        if not self.trains(training) or self.rate == 0:
-            return x
-        keep = jax.random.bernoulli(self.needed("rng", rng), 1 - self.rate)
-        return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
+    def _together(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return ()
 
 
 class GaussianNoise(Layer):

@@ -15,7 +15,7 @@ from oryxstate._module import _live
 from oryxstate._module._fields import param, state, static
 from oryxstate._tree import ArraySpec
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import computing, fraction, last, wide
+from oryxstate.nn._precision import common_dtype, fraction, inlined, last, wide
 
 
 class BatchNorm(Layer):
@@ -112,7 +112,7 @@ class BatchNorm(Layer):
         """One example, normalized with the running statistics."""
         if self.trains(training):
             raise EffectError(alone("BatchNorm", _live.path_of(self)))
-        return self._normalized(x, self.mean, self.variance)
+        return self._normalized(x)
 
     def call_batched(
         self, xs: Float[Array, "batch ... features"], *, training: bool
@@ -122,33 +122,66 @@ class BatchNorm(Layer):
         one = ArraySpec(xs.shape[1:], xs.dtype)
         self.check_input(one.ndim > 0 and one.shape[-1] == size, f"[..., {size}]", one)
         if not self.trains(training):
-            return self._normalized(xs, self.mean, self.variance)
-        precise = wide(xs)
-        mean = self._average(precise)
-        variance = self._average(jnp.square(precise - last(mean, precise)))
-        self.assign(
-            mean=self._mixed(self.mean, mean), variance=self._mixed(self.variance, variance)
+            return self._normalized(xs)
+        y, mean, variance = _normalize_batch(
+            xs,
+            self.mean,
+            self.variance,
+            self.scale,
+            self.bias,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            names=not_gathered(self.axis_name),
+            dtype=self.dtype,
         )
-        return self._normalized(xs, mean, variance)
+        self.assign(mean=mean, variance=variance)
+        return y
 
-    def _average(self, xs: jax.Array) -> jax.Array:
-        mean = xs.mean(tuple(range(xs.ndim - 1)))
-        names = not_gathered(self.axis_name)
-        return lax.pmean(mean, names) if names else mean
+    def _normalized(self, x: jax.Array) -> jax.Array:
+        return _normalize(
+            x,
+            self.mean,
+            self.variance,
+            self.scale,
+            self.bias,
+            epsilon=self.epsilon,
+            dtype=self.dtype,
+        )
 
-    def _mixed(self, old: jax.Array, new: jax.Array) -> jax.Array:
+
+@inlined
+def _normalize(x, mean, variance, scale, bias, *, epsilon, dtype):
+    centered = wide(x) - last(wide(mean), x)
+    dtype = common_dtype(dtype, x, scale, bias, mean)
+    return _scale(centered, variance, scale, bias, epsilon).astype(dtype)
+
+
+@inlined
+def _normalize_batch(xs, mean, variance, scale, bias, *, momentum, epsilon, names, dtype):
+    """`(normalized, running mean, running variance)`, with the batch's own statistics."""
+
+    def average(values):
+        own = values.mean(range(values.ndim - 1))
+        return lax.pmean(own, names) if names else own
+
+    def mixed(old, new):
         new = lax.stop_gradient(new).astype(old.dtype)
-        return self.momentum * old + (1 - self.momentum) * new
+        return momentum * old + (1 - momentum) * new
 
-    def _normalized(self, x: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
-        dtype = computing(self.dtype, x, self.scale, self.bias, self.mean)[0].dtype
-        y = wide(x) - last(wide(mean), x)
-        y = y * last(lax.rsqrt(wide(variance) + self.epsilon), x)
-        if self.scale is not None:
-            y = y * last(wide(self.scale), x)
-        if self.bias is not None:
-            y = y + last(wide(self.bias), x)
-        return y.astype(dtype)
+    batch_mean = average(wide(xs))
+    centered = wide(xs) - last(batch_mean, xs)
+    batch_variance = average(jnp.square(centered))
+    y = _scale(centered, batch_variance, scale, bias, epsilon)
+    y = y.astype(common_dtype(dtype, xs, scale, bias, mean))
+    return y, mixed(mean, batch_mean), mixed(variance, batch_variance)
+
+
+def _scale(centered, variance, scale, bias, epsilon):
+    factor = lax.rsqrt(wide(variance) + epsilon)
+    if scale is not None:
+        factor = factor * wide(scale)
+    y = centered * last(factor, centered)
+    return y if bias is None else y + last(wide(bias), centered)
 
 
 def alone(layer: str, path: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -72,29 +73,24 @@ def build(part: Any, key: Any, in_spec: Any, path: str) -> tuple[Any, Callable[[
         InputError: if there is none, naming its path.
     """
     if isinstance(part, Template):
-        with located(path):
-            layer, out_spec = part.build(key, in_spec)
+        with _located(path):
+            layer, infer = part.build(key, in_spec)
     else:
-        layer = as_module(part)
-        out_spec = lambda: in_spec_of((_api.spec(layer)(*inputs_of(in_spec)),))  # noqa: E731
+        layer, infer = as_module(part), None
 
-    def located_spec() -> Any:
-        with located(path):
-            return out_spec()
+    def out_spec() -> Any:
+        with _located(path):
+            if infer is not None:
+                return infer()
+            return in_spec_of((_api.spec(layer)(*inputs_of(in_spec)),))
 
-    return layer, located_spec
+    return layer, out_spec
 
 
-class located:
-    """A context in which an `InputError` is told where it happened."""
-
-    def __init__(self, path: str):
-        self.path = path
-
-    def __enter__(self) -> None:
-        """Nothing."""
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        """Raise the error again, with the path."""
-        if isinstance(error, InputError):
-            raise error.inside(self.path) from None
+@contextlib.contextmanager
+def _located(path: str) -> Iterator[None]:
+    """Tell an `InputError` where it happened."""
+    try:
+        yield
+    except InputError as error:
+        raise error.inside(path) from None

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import inspect
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 
-class Initializer(Protocol):
-    """What draws a parameter, as in `jax.nn.initializers`."""
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A formula that JAX traces, differentiates and maps once for all layers of the same shapes.
 
-    def __call__(self, key: Any, shape: Any, dtype: Any, /) -> jax.Array:
-        """An array of this shape and dtype."""
-        ...
+    Its keywords are static. What is compiled holds its operations, and no call of a function.
+    """
+    keywords = [
+        p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY
+    ]
+    return jax.jit(function, inline=True, static_argnames=keywords)
 
 
 def computing(dtype: Any, *values: Any) -> tuple[Any, ...]:
     """Values in `dtype`, or in the dtype that they promote to; None stays None."""
-    arrays = [v for v in values if v is not None]
-    common = jnp.result_type(*(v.dtype for v in arrays)) if dtype is None else dtype
+    common = common_dtype(dtype, *values)
     return tuple(None if v is None else jnp.asarray(v, common) for v in values)
+
+
+def common_dtype(dtype: Any, *values: Any) -> Any:
+    """`dtype`, or what the dtypes of the values promote to; None does not count."""
+    if dtype is not None:
+        return dtype
+    return jnp.result_type(*(getattr(v, "dtype", v) for v in values if v is not None))
 
 
 def wide(x: jax.Array) -> jax.Array:
@@ -31,7 +43,7 @@ def wide(x: jax.Array) -> jax.Array:
 
 def last(vector: jax.Array, x: jax.Array) -> jax.Array:
     """A vector for the last axis of `x`, with the rank of `x`: ranks are not promoted silently."""
-    return jnp.expand_dims(vector, tuple(range(x.ndim - vector.ndim)))
+    return lax.expand_dims(vector, range(x.ndim - vector.ndim))
 
 
 def positive(layer: str, what: str, *values: int) -> None:

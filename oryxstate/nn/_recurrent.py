@@ -10,12 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, state, static
+from oryxstate.nn._initializers import Initializer, lecun, orthogonal, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import Initializer, computing, positive
-
-lecun = jax.nn.initializers.lecun_normal()
-orthogonal = jax.nn.initializers.orthogonal()
-zeros = jax.nn.initializers.zeros
+from oryxstate.nn._precision import computing, positive
 
 
 class RecurrentCell(Layer):

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from oryxstate.nn._conv import MODES, Conv, Convolution, lecun, zeros
+from oryxstate.nn._conv import MODES, Conv, Convolution
+from oryxstate.nn._initializers import Initializer, lecun, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single
 from oryxstate.nn._parts import build
-from oryxstate.nn._precision import Initializer, positive
+from oryxstate.nn._precision import positive
 from oryxstate.nn._windows import Lengths, Padding, axes_of, check_windows, shape_of
 
 

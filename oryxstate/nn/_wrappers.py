@@ -10,10 +10,11 @@ from jaxtyping import Array, Float
 
 from oryxstate import _grad
 from oryxstate._module._fields import param, state, static
+from oryxstate.nn._initializers import Initializer
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._linear import Dense
 from oryxstate.nn._parts import build, check_parts
-from oryxstate.nn._precision import Initializer, computing, fraction, positive
+from oryxstate.nn._precision import computing, fraction, positive
 
 small = jax.nn.initializers.he_uniform()
 
