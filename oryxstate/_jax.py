@@ -49,6 +49,7 @@ from jax._src.interpreters import batching as _batching  # BatchTrace
 from jax._src.interpreters import partial_eval as _pe  # eval_jaxpr
 from jax._src.lax.lax import _convert_element_type  # the only cast that can give a weak type
 from jax._src.shard_map import shard_map_p  # not among jax.extend.core.primitives
+from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import primitives
 from jax.interpreters import ad, mlir
 
@@ -221,13 +222,8 @@ def define_primitive(
     primitive: Primitive, *, impl: Callable, abstract_eval: Callable, jvp: Callable, batch: Callable
 ) -> None:
     """Register the rules of an effectful primitive; lowering calls `impl`, which must refuse."""
-    primitive.multiple_results = True
-    primitive.def_impl(impl)
+    _define(primitive, impl, jvp, batch)
     primitive.def_effectful_abstract_eval(abstract_eval)
-    ad.primitive_jvps[primitive] = jvp
-    _batching.fancy_primitive_batchers[primitive] = lambda axis, args, dims, **params: batch(
-        axis.name, args, dims, **params
-    )
     mlir.register_lowering(primitive, lambda ctx, *args, **params: impl(*args, **params))
 
 
@@ -235,24 +231,31 @@ def define_pure_primitive(
     primitive: Primitive, *, impl: Callable, abstract_eval: Callable, jvp: Callable, batch: Callable
 ) -> None:
     """Register the rules of a primitive without effects; what is compiled is what `impl` does."""
-    primitive.multiple_results = True
-    primitive.def_impl(impl)
-    primitive.def_abstract_eval(abstract_eval)
-    ad.primitive_jvps[primitive] = jvp
 
-    def batch_if_mapped(axis, args, dims, **params):
+    def batch_if_mapped(axis_name, args, dims, **params):
         if all(dim is None for dim in dims):
             out = primitive.bind(*args, **params)
             return out, [None] * len(out)
-        return batch(axis.name, args, dims, **params)
+        return batch(axis_name, args, dims, **params)
 
-    _batching.fancy_primitive_batchers[primitive] = batch_if_mapped
+    _define(primitive, impl, jvp, batch_if_mapped)
+    primitive.def_abstract_eval(abstract_eval)
     mlir.register_lowering(primitive, mlir.lower_fun(impl, multiple_results=True))
 
 
-def jvp_of(function: Callable, primals: Sequence, tangents: Sequence) -> tuple[list, list]:
-    """`jax.jvp` of a flat function, in the directions that are not symbolically zero."""
-    at = [i for i, dot in enumerate(tangents) if not isinstance(dot, ad.Zero)]
+def _define(primitive: Primitive, impl: Callable, jvp: Callable, batch: Callable) -> None:
+    primitive.multiple_results = True
+    primitive.def_impl(impl)
+    ad.primitive_jvps[primitive] = jvp
+    _batching.fancy_primitive_batchers[primitive] = lambda axis, args, dims, **params: batch(
+        axis.name, args, dims, **params
+    )
+
+
+def jvp_of(function: Callable, primals: Sequence, tangents: Sequence) -> tuple[Any, Any]:
+    """`jax.jvp` of a function of arrays, in the directions that are not symbolically zero."""
+    zeros = ad.Zero, SymbolicZero
+    at = [i for i, dot in enumerate(tangents) if not isinstance(dot, zeros)]
 
     def of_some(*some):
         merged = list(primals)

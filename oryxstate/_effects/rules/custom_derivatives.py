@@ -91,18 +91,10 @@ def _jvp_of(function, primals, tangents):
     """`jax.jvp` in the directions that are not symbolically zero."""
     leaves, tree = jax.tree.flatten(primals)
     dots = jax.tree.leaves(tangents, is_leaf=_is_zero)
-    at = [i for i, dot in enumerate(dots) if not _is_zero(dot)]
-
-    def of_some(*some):
-        merged = list(leaves)
-        for i, x in zip(at, some, strict=True):
-            merged[i] = x
-        return function(jax.tree.unflatten(tree, merged))
-
-    if not at:
+    if all(map(_is_zero, dots)):
         out = function(primals)
         return out, jax.tree.map(lambda x: SymbolicZero(jax.typeof(x).to_tangent_aval()), out)
-    return jax.jvp(of_some, [leaves[i] for i in at], [dots[i] for i in at])
+    return _jax.jvp_of(lambda *xs: function(jax.tree.unflatten(tree, xs)), leaves, dots)
 
 
 def _is_zero(x):
