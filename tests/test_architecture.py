@@ -31,7 +31,16 @@ LAYERS = [
 ]
 INTERNALS = ("jax.core", "jax.extend", "jax.interpreters", "jax._src")
 # Parts of a layer that know none of their neighbours.
-ALONE = ("_errors", "_stack", "_functions", "_containers", "_grad", "_capture", "checkpoint", "sharding")
+ALONE = (
+    "_errors",
+    "_stack",
+    "_functions",
+    "_containers",
+    "_grad",
+    "_capture",
+    "checkpoint",
+    "sharding",
+)
 
 
 def imports(path):
