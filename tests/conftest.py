@@ -1,4 +1,7 @@
-"""What holds for every test: eight CPU devices, strict promotion, one Hypothesis profile."""
+"""What holds for every test: eight CPU devices, strict promotion, one Hypothesis profile.
+
+Programs are small and run once or twice, so XLA is to compile them fast, not well.
+"""
 
 import os
 
@@ -10,6 +13,7 @@ if _DEVICES not in os.environ.get("XLA_FLAGS", ""):  # read once, when JAX is fi
 import jax  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_enable_x64", False)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

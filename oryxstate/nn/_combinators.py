@@ -9,7 +9,7 @@ import jax
 from jax import lax
 
 from oryxstate._module._fields import static
-from oryxstate.nn._layer import Layer, LayerParams
+from oryxstate.nn._layer import Layer, LayerParams, single
 from oryxstate.nn._parts import build, check_parts
 from oryxstate.nn._template import chain_with, in_spec_of, inputs_of
 
@@ -193,11 +193,20 @@ class Reshape(Layer):
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, *shape: int) -> LayerParams:
         """Nothing to learn; the number of elements fits."""
+        if not _fits(shape, single(cls, in_spec).size):
+            raise cls.wrong_input(_elements(shape), in_spec)
         return LayerParams(info={"shape": shape})
 
     def call(self, x: jax.Array) -> jax.Array:
         """The same elements."""
-        given = math.prod(length for length in self.shape if length != -1)
-        fits = given > 0 and x.size % given == 0 if -1 in self.shape else x.size == given
-        self.check_input(fits, f"as many elements as fit in {list(self.shape)}", x)
+        self.check_input(_fits(self.shape, x.size), _elements(self.shape), x)
         return x.reshape(self.shape)
+
+
+def _fits(shape: tuple[int, ...], size: int) -> bool:
+    given = math.prod(length for length in shape if length != -1)
+    return given > 0 and size % given == 0 if -1 in shape else size == given
+
+
+def _elements(shape: tuple[int, ...]) -> str:
+    return f"as many elements as fit in {list(shape)}"

@@ -237,6 +237,18 @@ def test_a_wrong_input_says_where_and_what(run, text):
     assert text in str(error.value)
 
 
+@pytest.mark.parametrize("shape", [(-1, -1), (2, -2)])
+def test_a_shape_that_is_none(shape):
+    with pytest.raises(ValueError, match=r"Reshape: lengths must not be negative, but for one -1"):
+        nn.Reshape.of(*shape)
+
+
+@pytest.mark.parametrize("shape, given", [((3, -1), 4), ((0, -1), 4), ((2, 2), 5), ((), 2)])
+def test_a_shape_that_does_not_fit(shape, given):
+    with pytest.raises(ValueError, match=r"Reshape takes as many elements as fit in \["):
+        nn.Reshape.of(*shape).init(KEY, jnp.ones(given))
+
+
 def test_a_template_is_not_called():
     with pytest.raises(
         TypeError, match=r"Dense.of\(4\) is a template.*`model = ox.init\(template\)\(key, x\)`"
