@@ -9,23 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from equations import counted
 from hosts import START, H, Host
 from jax import lax
-from jax.extend.core import jaxprs_in_params, primitives
+from jax.extend.core import primitives
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from threaded import Acc, acc, made
 
 import oryxstate as ox
-
-
-def counted(jaxpr) -> Counter:
-    """How often each primitive stands in a program, with all that is inside."""
-    found = Counter()
-    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        found[str(eqn.primitive)] += 1
-        for inner in jaxprs_in_params(eqn.params):
-            found += counted(inner)
-    return found
 
 
 def entered(s):

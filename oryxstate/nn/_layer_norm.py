@@ -39,7 +39,8 @@ class LayerNorm(Layer):
     """`y = (x - mean) / sqrt(variance + epsilon) * scale + bias`, over the last or given axes.
 
     The statistics are those of the one example, the variance the biased one, from two passes and
-    at least in float32. Source: Ba et al., Layer Normalization, 2016.
+    at least in float32. (`epsilon` as in PyTorch and Equinox; Flax's is 1e-6.) Source: Ba et al.,
+    Layer Normalization, 2016.
 
     Attributes:
         scale: the lengths of `axes`, in the order of the input, or None.
@@ -112,8 +113,8 @@ class LayerNorm(Layer):
 class RMSNorm(Layer):
     """`y = x / sqrt(mean(x**2) + epsilon) * scale`, over the last or given axes.
 
-    The mean is computed at least in float32. Source: Zhang and Sennrich, Root Mean Square Layer
-    Normalization, 2019.
+    The mean is computed at least in float32. (PyTorch's `eps` is the machine epsilon by default,
+    Flax's 1e-6.) Source: Zhang and Sennrich, Root Mean Square Layer Normalization, 2019.
 
     Attributes:
         scale: the lengths of `axes`, in the order of the input, or None.

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from equations import counted
 from hosts import both, close
 
 import oryxstate as ox
@@ -106,6 +107,24 @@ def unrolled_off(model, x):
     for i in range(model.count):
         x = jax.tree.map(lambda leaf, i=i: leaf[i], model.layers)(x, training=False)
     return x
+
+
+def test_a_deep_transformer_is_no_larger_a_program():
+    """Forward, gradient and update: 24 blocks as 2."""
+
+    def program(count):
+        attention = nn.MultiHeadAttention.of(2, causal=True, rotary_base=100.0)
+        block = nn.TransformerBlock.of(attention, nn.MLP.of((16, 8)), dropout=0.1)
+        x = jnp.ones((4, 8))
+        model = (nn.Repeat.of(block, count, remat=True) >> nn.RMSNorm.of()).init(KEY, x)
+
+        def loss(model, x):
+            y, model = model.call_and_update(x, training=True, rng=KEY)
+            return jnp.square(y).sum(), model
+
+        return counted(jax.make_jaxpr(ox.value_and_grad(loss, has_aux=True))(model, x))
+
+    assert program(24) == program(2)
 
 
 def test_repeated_dropout_draws_anew():
