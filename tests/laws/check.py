@@ -12,7 +12,17 @@ from jax.sharding import Mesh, PartitionSpec
 from laws import oracle, states
 from laws.dual import NearlyError, constant, derivative
 from laws.oracle_transformations import MeaninglessError, entered
-from laws.programs import BATCHES, COLLECTIVES, DERIVATIVES, Within, holds, nodes, writes
+from laws.programs import (
+    BATCHES,
+    BRANCHES,
+    COLLECTIVES,
+    DERIVATIVES,
+    Two,
+    Within,
+    holds,
+    nodes,
+    writes,
+)
 
 import oryxstate as ox
 
@@ -34,35 +44,42 @@ def may_refuse(node, differentiated=False):
     )
 
 
-ANY: tuple[str, ...] = ()
+def of(*kinds):
+    """Whether a program holds one of these kinds."""
+    return lambda node: holds(node, *kinds)
+
+
+def rule_in_branch(node):
+    """Whether a function with a derivative of its own is called in a branch."""
+    return any(
+        isinstance(part, Two) and part.kind in BRANCHES and holds(part, *RULES)
+        for part in nodes(node)
+    )
+
+
 RULES = "custom_jvp", "custom_jvp read", "custom_vjp"
-# What JAX says, and of which kinds of program.
+# What JAX says, and of which programs.
 REFUSED_BY_JAX = {
-    "Reverse-mode differentiation does not work for lax.while_loop": ANY,
-    "can't apply forward-mode autodiff (jvp) to a custom_vjp function": ANY,
-    "Linearization failed to produce known values for all output primals": ("custom_vmap",),
+    "Reverse-mode differentiation does not work for lax.while_loop": lambda node: True,
+    "can't apply forward-mode autodiff (jvp) to a custom_vjp function": lambda node: True,
+    "Linearization failed to produce known values for all output primals": of("custom_vmap"),
     # What 0.10.0 says of such a loop in two derivatives.
-    "unsupported operand type(s) for +: 'NoneType' and 'tuple'": (
-        "fori traced",
-        "while",
-        "while state",
-        "while carry",
+    "unsupported operand type(s) for +: 'NoneType' and 'tuple'": of(
+        "fori traced", "while", "while state", "while carry"
     ),
-    # A rule that closes over an argument of a branch, and runs when that has been traced.
-    "No constant handler for type": RULES,
-    "belongs to a root call that has ended": RULES,
+    # A rule that closes over what stands outside of a branch, and runs when that has been traced.
+    "No constant handler for type": of(*RULES),
+    "belongs to a root call that has ended": of(*RULES),
+    "Encountered an unexpected tracer": rule_in_branch,
     # Two shard_maps of different size, or what a callback returns beside one.
-    "Received incompatible devices for jitted computation": ("shard_map", "shard_map whole"),
-    "Cannot convert GSPMDSharding": ("shard_map", "shard_map whole"),
+    "Received incompatible devices for jitted computation": of("shard_map", "shard_map whole"),
+    "Cannot convert GSPMDSharding": of("shard_map", "shard_map whole"),
 }
 
 
 def refused_by_jax(node, error):
     """Whether JAX cannot do this program without us either."""
-    return any(
-        text in str(error) and (not kinds or holds(node, *kinds))
-        for text, kinds in REFUSED_BY_JAX.items()
-    )
+    return any(text in str(error) and known(node) for text, known in REFUSED_BY_JAX.items())
 
 
 def known_to_jax(node, sharded=False):
