@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hosts import Host, both, close, leaves_of
 from jax import lax
+from jax.custom_batching import custom_vmap
 from threaded import BODIES, Times, hand_through, made, put, through
 
 import oryxstate as ox
@@ -145,3 +146,38 @@ def test_gradient_through_state(path, derive):
         got, new = run(host, H)
         close(got, want)
         close(new.inner.total, hand_through(S[1], H)[1])
+
+
+def pushed_in_vmap(f, x):
+    """Tangents alone are mapped."""
+    return jax.vmap(lambda t: jax.jvp(f, (x,), (t,)))(jnp.array([1.0, 2.0], x.dtype))
+
+
+@pytest.mark.parametrize(
+    "derive", [lambda f, x: jax.jacfwd(f)(x), pushed_in_vmap], ids=["jacfwd", "vmap of jvp"]
+)
+def test_a_rule_for_batches_is_differentiated_where_tangents_alone_are_mapped(derive):
+    class Counter(ox.Module):
+        scale: jax.Array = ox.state()
+
+        def call(self, x):
+            def run(x):
+                y = jnp.sin(x) * self.scale
+                self.assign(scale=self.scale + 1)
+                return y
+
+            function = custom_vmap(run)
+
+            @function.def_vmap
+            def _(axis_size, in_batched, x):
+                return (jax.vmap(run)(x), True) if in_batched[0] else (run(x), False)
+
+            return derive(function, x)
+
+    model = Counter(jnp.float32(3))
+    want = derive(lambda x: jnp.sin(x) * 3, H)
+    for call in both(ox.call_and_update):
+        for _ in range(2):
+            y, new = call(model, H)
+            close(y, want)
+            assert new.scale == 4

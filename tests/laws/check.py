@@ -83,7 +83,13 @@ def refused_by_jax(node, error):
 
 
 def known_to_jax(node, sharded=False):
-    """Whether JAX 0.10 to 0.12 can do it: it has no collectives of a `vmap` in a `shard_map`."""
+    """Whether JAX 0.10 to 0.12 can do it.
+
+    It has no collectives of a `vmap` in a `shard_map`, and no way to tell a rule of `custom_vmap`
+    that an array which it closes over is mapped.
+    """
+    if isinstance(node, Within) and node.kind == "custom_vmap" and holds(node.body, "weight"):
+        return False
     if isinstance(node, Within) and node.kind in COLLECTIVES:
         if sharded:
             return False

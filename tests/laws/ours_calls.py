@@ -86,8 +86,8 @@ def _custom_vmap(f):
 
     @function.def_vmap
     def _(axis_size, in_batched, x):
-        # JAX asks the rule for the derivative too, of which the tangent alone may be mapped.
-        return jax.vmap(f, 0 if in_batched[0] else None, axis_size=axis_size)(x), True
+        # JAX asks the rule where tangents alone are mapped too.
+        return (jax.vmap(f)(x), True) if in_batched[0] else (f(x), False)
 
     return function
 

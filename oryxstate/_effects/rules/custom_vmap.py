@@ -48,6 +48,9 @@ def _rebuilt(jaxpr, params):
 
 def _mapped(function, axes, inputs):
     """`jax.vmap` that leaves outputs which do not depend on the axis unmapped, and says which."""
+    if not jax.tree.leaves(axes):  # JAX differentiates a rule where tangents alone are mapped
+        out = function(*inputs)
+        return out, jax.tree.map(lambda _: False, out)
     mapped: Any = None
 
     def watched(*args):
