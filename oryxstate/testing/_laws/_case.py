@@ -11,10 +11,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import oryxstate._api as api
 from oryxstate import _tree
-from oryxstate.testing._differences import Difference, difference
+from oryxstate.testing._differences import Difference, difference, is_key
 from oryxstate.testing._laws import _losses
 from oryxstate.testing._laws._faults import Fault, LawError, NotApplicable, gist
 
@@ -54,14 +55,18 @@ class Case:
         """The arguments with None for all that is no array."""
         return eqx.filter(self.args, _tree.is_array)
 
-    def run(self, module: Any, inputs: Any) -> tuple[Any, Any]:
+    def run(
+        self, module: Any, inputs: Any, function: Callable[..., Any] = api.call_and_update
+    ) -> tuple[Any, Any]:
         """`(output, updated module)`; a pure function of arrays, for JAX to transform."""
         rest = eqx.filter(self.args, _tree.is_array, inverse=True)
 
         def call(module: Any, inputs: Any) -> tuple[Any, Any]:
-            return api.call_and_update(module, *eqx.combine(inputs, rest), **self.kwargs)
+            return function(module, *eqx.combine(inputs, rest), **self.kwargs)
 
-        return over_examples(call)(module, inputs) if self.batched else call(module, inputs)
+        if self.batched:
+            call = jax.vmap(call, (None, 0), (0, None))
+        return call(module, inputs)
 
     @functools.cached_property
     def jitted(self) -> Callable[..., tuple[Any, Any]]:
@@ -103,21 +108,21 @@ class Case:
         return [_rolled(self.inputs, by) for by in range(COUNT)]
 
 
-def over_examples(call: Callable[..., Any]) -> Callable[..., Any]:
-    """A call of one module for each of many examples, which update it together."""
-    return jax.vmap(call, (None, 0), (0, None))
-
-
 def stacked(trees: list[Any]) -> Any:
     """Pytrees of arrays as one, with a leading axis."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    return jax.tree.map(lambda *leaves: _library(leaves[0]).stack(leaves), *trees)
 
 
 def _rolled(inputs: Any, by: int) -> Any:
     def roll(x: Any) -> Any:
-        return jnp.roll(x.reshape(-1), by).reshape(x.shape) if by and x.size > 1 else x
+        return _library(x).roll(x.reshape(-1), by).reshape(x.shape) if by else x
 
     return jax.tree.map(roll, inputs)
+
+
+def _library(x: Any) -> Any:
+    """NumPy, which compiles nothing, but for random keys, which it does not know."""
+    return jnp if is_key(x) else np
 
 
 def law(check: Callable[[Case], None]) -> Callable[[Case], None]:

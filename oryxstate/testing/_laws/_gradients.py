@@ -106,9 +106,7 @@ def _direction(at: Any, random: Any) -> Any:
 
 
 def _moved(at: Any, way: Any, by: float) -> Any:
-    return jax.tree.map(
-        lambda x, d: jnp.asarray(x) + jnp.asarray(by * d, jnp.result_type(x)), at, way
-    )
+    return jax.tree.map(lambda x, d: np.asarray(x) + np.asarray(by * d, x.dtype), at, way)
 
 
 def _is_finite(tree: Any) -> bool:

@@ -17,7 +17,7 @@ from oryxstate._errors import EffectError
 from oryxstate._module._base import Module
 from oryxstate.testing._laws import _losses
 from oryxstate.testing._laws._calls import buffers, plain
-from oryxstate.testing._laws._case import COUNT, Case, expect_same, law, over_examples, stacked
+from oryxstate.testing._laws._case import COUNT, Case, expect_same, law, stacked
 from oryxstate.testing._laws._faults import Fault, NotApplicable, gist
 from oryxstate.testing._laws._trees import static_difference
 from oryxstate.testing._laws._walk import has_batched_rule, modules
@@ -28,12 +28,12 @@ def call_is_part(case: Case) -> None:
     """`call` and `update` are the two parts of `call_and_update`."""
     want = plain(case)
 
-    def parts(module: Any, *args: Any) -> tuple[Any, Any]:
+    def parts(module: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         if isinstance(module, Module):
-            return module(*args, **case.kwargs), module.update(*args, **case.kwargs)
-        return _api.call(module, *args, **case.kwargs), _api.update(module, *args, **case.kwargs)
+            return module(*args, **kwargs), module.update(*args, **kwargs)
+        return _api.call(module, *args, **kwargs), _api.update(module, *args, **kwargs)
 
-    got = (over_examples(parts) if case.batched else parts)(case.module, *case.args)
+    got = case.run(case.module, case.inputs, parts)
     expect_same(case, got, want, ("of `call` and `update`", "of `call_and_update`"))
 
 

@@ -47,9 +47,13 @@ def static_difference(new: Any, old: Any) -> str:
     """The first static field that differs, in words; empty if none does."""
     mine, other = statics(new), statics(old)
     for path in mine.keys() & other.keys():
-        if mine[path] is not other[path] and mine[path] != other[path]:
+        if mine[path] is not other[path] and not _equal(mine[path], other[path]):
             return f"the static field `{path}` is {mine[path]!r}, but was {other[path]!r}"
     return ""
+
+
+def _equal(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and not _tree.is_array(value) and value == other
 
 
 @law
