@@ -7,6 +7,9 @@ import difflib
 from collections.abc import Collection
 from typing import Any
 
+import jax
+
+from oryxstate import _tree
 from oryxstate.testing._laws import FOUNDATIONS, LAWS, Case, LawError, NotApplicable
 
 
@@ -57,6 +60,7 @@ def check_module(
         LawError: if a law does not hold, naming it, the leaf, both values and how to see it again;
             if several do not, one error with all of them.
         ValueError: for a law that does not exist.
+        TypeError: for a class, or a model whose leaves are not all arrays.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -71,6 +75,7 @@ def check_module(
         >>> "scan_is_loop" in report.checked
         True
     """
+    _expect_module(module)
     case = Case(module, args, kwargs, batched, tolerance)
     checked, not_applicable, errors = [], {}, []
     for name in _chosen(laws, skip):
@@ -86,6 +91,20 @@ def check_module(
     if errors:
         raise _together(errors) from errors[0].__cause__
     return Report(tuple(checked), not_applicable)
+
+
+def _expect_module(module: Any) -> None:
+    if isinstance(module, type):
+        raise TypeError(
+            f"check_module takes a module, but {module.__name__} is a class. Make one of it."
+        )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(module):
+        if not _tree.is_array(leaf):
+            raise TypeError(
+                f"`{_tree.keystr(path)}` of {type(module).__name__} is {leaf!r}, no array, so JAX "
+                "does not transform functions of it. Put the model into a field of an "
+                "`ox.Module`, which tells its arrays from the rest."
+            )
 
 
 def _chosen(laws: Collection[str] | None, skip: Collection[str]) -> list[str]:

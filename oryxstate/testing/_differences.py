@@ -97,9 +97,8 @@ def _apart(got: np.ndarray, want: np.ndarray) -> np.ndarray:
 def _allowed(want: jax.Array, tolerance: float | None) -> float:
     if not jnp.issubdtype(want.dtype, jnp.inexact):
         return 0.0
-    if tolerance is None:
-        tolerance = float(jnp.finfo(want.dtype).eps) ** (2 / 3)
-    return tolerance * size_of(numbers(want))
+    by_default = float(jnp.finfo(want.dtype).eps) ** (2 / 3)
+    return (by_default if tolerance is None else tolerance) * size_of(numbers(want))
 
 
 def size_of(values: np.ndarray) -> float:

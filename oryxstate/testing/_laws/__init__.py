@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from oryxstate.testing._laws._annotated import annotations
+from oryxstate.testing._laws._annotated import annotations_hold
 from oryxstate.testing._laws._calls import (
     no_stale_state,
     purity,
@@ -58,7 +58,7 @@ LAWS: dict[str, Law] = FOUNDATIONS | {
     law.__name__: law
     for law in (
         no_static_array,
-        annotations,
+        annotations_hold,
         update_round_trip,
         serialization_round_trip,
         call_is_part,

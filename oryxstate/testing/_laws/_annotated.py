@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -29,7 +30,7 @@ class _Annotated(typing.NamedTuple):
 
 
 @law
-def annotations(case: Case) -> None:
+def annotations_hold(case: Case) -> None:
     """Fields, arguments and outputs are what their jaxtyping annotations say."""
     checked = 0
     for path, module in modules(case.module):
@@ -134,4 +135,5 @@ def _mismatch(values: Iterable[_Annotated]) -> str:
 
 
 def _named(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint).replace("jaxtyping.", "")
+    """An annotation as one writes it: some JAX releases call their arrays `jaxlib._jax.Array`."""
+    return re.sub(r"\b(\w+\.)+", "", hint.__name__ if isinstance(hint, type) else str(hint))

@@ -82,12 +82,14 @@ def no_stale_state(case: Case) -> None:
         raise _failed(case, error) from error
     kept = {pointer for leaf in jax.tree.leaves((y, new)) for pointer in buffers(leaf)}
     for leaf in jax.tree.leaves(old):
-        if isinstance(leaf, jax.Array) and kept.isdisjoint(buffers(leaf)):
+        if buffers(leaf) and kept.isdisjoint(buffers(leaf)):
             leaf.delete()  # nobody else has it
     try:
         case.run(new, case.inputs)
-    except RuntimeError as error:
-        raise (_stale(error) if _is_deleted(error) else error) from error
+    except Exception as error:
+        if not _is_deleted(error):
+            raise
+        raise _stale(error) from error
 
 
 def _is_deleted(error: Exception) -> bool:
@@ -150,10 +152,11 @@ def _expect_untouched(case: Case, module: Any, args: tuple, kwargs: dict) -> Non
     parts = "the module", "the arguments", "the keywords"
     for part, old, new in zip(parts, before, after, strict=True):
         gone = [leaf for leaf in jax.tree.leaves(new) if getattr(leaf, "is_deleted", bool)()]
-        found = None if gone else difference(new, old, tolerance=0.0)
-        if gone or found is not None:
-            words = "was deleted by the call." if found is None else ""
-            raise Fault(words or sentence(found, part, "after the call", "before"))
+        if gone:
+            raise Fault(f"an array of {part} was deleted by the call.")
+        found = difference(new, old, tolerance=0.0)
+        if found is not None:
+            raise Fault(sentence(found, part, "after the call", "before"))
 
 
 def _holders(error: Exception) -> str:

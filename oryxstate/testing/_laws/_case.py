@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import oryxstate._api as api
-from oryxstate import _tree
+from oryxstate import _api, _tree
 from oryxstate.testing._differences import Difference, difference, is_key
 from oryxstate.testing._laws import _losses
 from oryxstate.testing._laws._faults import Fault, LawError, NotApplicable, gist
 
+PARTS = "the output", "the updated module"
 COUNT = 3
 """How many steps are taken in a loop, and how many examples stand in a batch."""
 
@@ -56,7 +56,7 @@ class Case:
         return eqx.filter(self.args, _tree.is_array)
 
     def run(
-        self, module: Any, inputs: Any, function: Callable[..., Any] = api.call_and_update
+        self, module: Any, inputs: Any, function: Callable[..., Any] = _api.call_and_update
     ) -> tuple[Any, Any]:
         """`(output, updated module)`; a pure function of arrays, for JAX to transform."""
         rest = eqx.filter(self.args, _tree.is_array, inverse=True)
@@ -104,8 +104,13 @@ class Case:
 
     @functools.cached_property
     def examples(self) -> list[Any]:
-        """Several inputs: the values of the given one, each time in another order."""
-        return [_rolled(self.inputs, by) for by in range(COUNT)]
+        """Several inputs: the values of the given one in several orders, if it takes them so."""
+        rolled = [_rolled(self.inputs, by) for by in range(COUNT)]
+        try:
+            jax.block_until_ready([self.jitted(self.module, inputs) for inputs in rolled])
+        except Exception:  # of `equinox.error_if`, for an input that must be sorted
+            return [self.inputs] * COUNT
+        return rolled
 
 
 def stacked(trees: list[Any]) -> Any:
@@ -165,10 +170,13 @@ def _reproduce(case: Case, name: str) -> str:
     args = [repr(value) for value in (case.module, *case.args)]
     args += [f"{key}={value!r}" for key, value in case.kwargs.items()]
     args += ["batched=True"] * case.batched
+    args += [f"tolerance={case.tolerance!r}"] * (case.tolerance is not None)
     return f"check_module({', '.join([*args, f'laws=[{name!r}]'])})"
 
 
-def expect_same(case: Case, got: Any, want: Any, ways: tuple[str, str], **options: Any) -> None:
+def expect_same(
+    case: Case, got: Any, want: Any, ways: tuple[str, str], parts: tuple[str, str] = PARTS
+) -> None:
     """Raise `Fault` if two results `(output, updated module)` differ.
 
     Args:
@@ -176,9 +184,8 @@ def expect_same(case: Case, got: Any, want: Any, ways: tuple[str, str], **option
         got: the result of one way.
         want: the result of the other.
         ways: how they were made, in words.
-        **options: `parts`, if they are something else than output and module.
+        parts: of a result, in words.
     """
-    parts = options.get("parts", ("the output", "the updated module"))
     for name, mine, other in zip(parts, got, want, strict=True):
         found = difference(mine, other, case.tolerance)
         if found is not None:

@@ -29,7 +29,7 @@ class LawError(AssertionError):
         laws: the names of the laws that do not hold.
     """
 
-    def __init__(self, text: str, laws: tuple[str, ...]):
+    def __init__(self, text: str, laws: tuple[str, ...] = ()):
         self.laws = laws
         super().__init__(text)
 

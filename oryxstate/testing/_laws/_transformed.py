@@ -10,11 +10,13 @@ import warnings
 from typing import Any
 
 import jax
+import numpy as np
 from jax import lax
 
 from oryxstate import _api, _tree
 from oryxstate._errors import EffectError
 from oryxstate._module._base import Module
+from oryxstate.testing._differences import is_key
 from oryxstate.testing._laws import _losses
 from oryxstate.testing._laws._calls import buffers, plain
 from oryxstate.testing._laws._case import COUNT, Case, expect_same, law, stacked
@@ -120,8 +122,8 @@ def vmap_is_loop(case: Case) -> None:
     want = stacked([case.jitted(case.module, inputs) for inputs in case.examples])
     try:
         got = jax.jit(jax.vmap(case.run, (None, 0)))(case.module, stacked(case.examples))
-    except EffectError as error:
-        raise NotApplicable(f"its update is that of one example: {gist(error)}") from error
+    except (EffectError, NotImplementedError) as error:
+        raise NotApplicable(f"it cannot be mapped over examples: {gist(error)}") from error
     expect_same(case, got, want, ("under `jax.vmap`", "in a loop"))
 
 
@@ -131,7 +133,7 @@ def _mixes_examples(case: Case) -> str:
         return "no argument is an array, so there are no examples to map over"
     if case.batched or (has_batched_rule(case.module) and case.kwargs.get("training") is not False):
         return "its examples are computed together, as a batch"
-    if case.draws:
+    if case.draws or _gives_keys(case):
         return "it draws random numbers, which differ by example"
     infos = [
         info for _, module in modules(case.module) for info in module.__layout__.infos.values()
@@ -139,3 +141,10 @@ def _mixes_examples(case: Case) -> str:
     if any(info.reduce for info in infos):
         return "its state combines what examples write (`reduce=`)"
     return ""
+
+
+def _gives_keys(case: Case) -> bool:
+    """Whether random keys, typed or not, come out of a call that makes some."""
+    leaves = map(jax.typeof, jax.tree.leaves(plain(case)))
+    keys = any(is_key(leaf) or leaf.dtype == np.uint32 for leaf in leaves)
+    return keys and "random_" in case.program
