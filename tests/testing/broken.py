@@ -203,7 +203,9 @@ BROKEN = {
         r"`count` of the updated module is 0 under `jax.jit`, but 1 without",
     ),
     "leaks a tracer": Broken(
-        lambda: (LeaksTracer(ONE), X), "purity", r"a tracer outlives the call.*KEPT"
+        lambda: (LeaksTracer(ONE), X),
+        "purity",
+        r"a tracer outlives the call: `broken.KEPT` refers to it",
     ),
     "depends on global state": Broken(
         lambda: (DependsOnGlobalState(ONE), X),

@@ -162,9 +162,9 @@ def _expect_untouched(case: Case, module: Any, args: tuple, kwargs: dict) -> Non
 def _holders(error: Exception) -> str:
     """Who refers to a leaked tracer, from the text of JAX."""
     lines = [" ".join(line.split()) for line in str(error).splitlines()]
-    named = [line.partition(" is referred to by ")[2] for line in lines if "referred to by" in line]
-    last = dict.fromkeys(name for name in named if not name.startswith("the local variable"))
-    return "it is referred to by " + ", ".join(last) if last else gist(error)
+    holders = [line.partition(" is referred to by ")[2] for line in lines if "referred to" in line]
+    named = [name for name in dict.fromkeys(holders) if not name.startswith(("<", "the local"))]
+    return f"`{'`, `'.join(named)}` refers to it" if named else gist(error)
 
 
 @law
