@@ -1,0 +1,1 @@
+"""Property-based tests of models: strategies, laws, a pytest plugin."""

@@ -1,0 +1,125 @@
+"""Do all laws hold for a module?"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Collection
+from typing import Any
+
+import jax
+
+from oryxstate import _tree
+from oryxstate.testing._laws import FOUNDATIONS, LAWS, Case, LawError, NotApplicable
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `check_module` found to hold.
+
+    Attributes:
+        checked: the names of the laws that hold.
+        not_applicable: the names of those that say nothing about the module, with the reason.
+    """
+
+    checked: tuple[str, ...]
+    not_applicable: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.checked)} laws hold: {', '.join(self.checked)}."]
+        lines += [f"{name}: not applicable, {why}." for name, why in self.not_applicable.items()]
+        return "\n".join(lines)
+
+
+def check_module(
+    module: Any,
+    *args: Any,
+    laws: Collection[str] | None = None,
+    skip: Collection[str] = (),
+    batched: bool = False,
+    tolerance: float | None = None,
+    **kwargs: Any,
+) -> Report:
+    """Check that a module keeps the laws of modules, on these inputs.
+
+    Args:
+        module: a module, or whatever `oryxstate.call_and_update` takes.
+        *args: the arguments of its call.
+        laws: the names of the laws to check, all of `LAWS` by default.
+        skip: the names of laws that need not hold.
+        batched: whether to map the call over examples, for a module that only trains in a
+            `jax.vmap`, as with `nn.BatchNorm`; arrays in `args` then have a leading axis.
+        tolerance: how far two floating-point results may be apart, in parts of the largest number
+            of the array, or of 1; by default two thirds of the digits of their dtype agree.
+        **kwargs: the keywords of its call, as `training` and `rng`.
+
+    Returns:
+        Which laws were checked, and which do not apply to this module and why.
+
+    Raises:
+        LawError: if a law does not hold, naming it, the leaf, both values and how to see it again;
+            if several do not, one error with all of them.
+        ValueError: for a law that does not exist.
+        TypeError: for a class, or a model whose leaves are not all arrays.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> from oryxstate.testing._check import check_module
+        >>> class Mean(ox.Module):
+        ...     total: jax.Array = ox.state()
+        ...     def call(self, x):
+        ...         self.assign(total=self.total + x)
+        ...         return self.total
+        >>> report = check_module(Mean(jnp.array(0.0)), jnp.array(2.0))
+        >>> "scan_is_loop" in report.checked
+        True
+    """
+    _expect_module(module)
+    case = Case(module, args, kwargs, batched, tolerance)
+    checked, not_applicable, errors = [], {}, []
+    for name in _chosen(laws, skip):
+        try:
+            LAWS[name](case)
+            checked.append(name)
+        except NotApplicable as reason:
+            not_applicable[name] = str(reason)
+        except LawError as error:
+            errors.append(error)
+            if FOUNDATIONS.keys() & {name, *error.laws}:
+                break
+    if errors:
+        raise _together(errors) from errors[0].__cause__
+    return Report(tuple(checked), not_applicable)
+
+
+def _expect_module(module: Any) -> None:
+    if isinstance(module, type):
+        raise TypeError(
+            f"check_module takes a module, but {module.__name__} is a class. Make one of it."
+        )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(module):
+        if not _tree.is_array(leaf):
+            raise TypeError(
+                f"`{_tree.keystr(path)}` of {type(module).__name__} is {leaf!r}, no array, so JAX "
+                "does not transform functions of it. Put the model into a field of an "
+                "`ox.Module`, which tells its arrays from the rest."
+            )
+
+
+def _chosen(laws: Collection[str] | None, skip: Collection[str]) -> list[str]:
+    """Names of laws in their order."""
+    for name in [*(laws or ()), *skip]:
+        if name not in LAWS:
+            near = difflib.get_close_matches(name, LAWS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"there is no law {name!r}.{hint} The laws are: {', '.join(LAWS)}.")
+    return [name for name in LAWS if (laws is None or name in laws) and name not in skip]
+
+
+def _together(errors: list[LawError]) -> LawError:
+    if len(errors) == 1:
+        return errors[0]
+    names = tuple(dict.fromkeys(name for error in errors for name in error.laws))
+    texts = "\n\n".join(map(str, errors))
+    return LawError(f"{len(errors)} laws do not hold: {', '.join(names)}.\n\n{texts}", names)

@@ -1,0 +1,199 @@
+"""What is checked: a module with inputs; and what does a law say that does not hold?"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oryxstate import _api, _tree
+from oryxstate.testing._differences import Difference, difference, is_key
+from oryxstate.testing._laws import _losses
+from oryxstate.testing._laws._faults import Fault, LawError, NotApplicable, gist
+
+PARTS = "the output", "the updated module"
+COUNT = 3
+"""How many steps are taken in a loop, and how many examples stand in a batch."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A module with the arguments of one call, on which laws are checked.
+
+    Attributes:
+        module: a module, or whatever `oryxstate.call_and_update` takes.
+        args: the positional arguments of the call.
+        kwargs: its keywords, as `training` and `rng`.
+        batched: whether the call is mapped over examples with `jax.vmap`, for a module that only
+            trains in one, as with `nn.BatchNorm`. Arrays in `args` then have a leading axis.
+        tolerance: how far inexact numbers may be apart (see `difference`).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from oryxstate import nn
+        >>> from oryxstate.testing._laws import LAWS, Case
+        >>> case = Case(nn.Lambda(jnp.tanh), (jnp.ones(3),))
+        >>> LAWS["jit_is_eager"](case)
+    """
+
+    module: Any
+    args: tuple = ()
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    batched: bool = False
+    tolerance: float | None = None
+    _traces: list[None] = dataclasses.field(default_factory=list, repr=False)
+
+    @property
+    def inputs(self) -> Any:
+        """The arguments with None for all that is no array."""
+        return eqx.filter(self.args, _tree.is_array)
+
+    def run(
+        self, module: Any, inputs: Any, function: Callable[..., Any] = _api.call_and_update
+    ) -> tuple[Any, Any]:
+        """`(output, updated module)`; a pure function of arrays, for JAX to transform."""
+        rest = eqx.filter(self.args, _tree.is_array, inverse=True)
+
+        def call(module: Any, inputs: Any) -> tuple[Any, Any]:
+            return function(module, *eqx.combine(inputs, rest), **self.kwargs)
+
+        if self.batched:
+            call = jax.vmap(call, (None, 0), (0, None))
+        return call(module, inputs)
+
+    @functools.cached_property
+    def jitted(self) -> Callable[..., tuple[Any, Any]]:
+        """`run` under `jax.jit`; all laws share it, since compiling takes most of their time."""
+
+        def run(module: Any, inputs: Any) -> tuple[Any, Any]:
+            self._traces.append(None)
+            return self.run(module, inputs)
+
+        return jax.jit(run)
+
+    @property
+    def traces(self) -> int:
+        """How often `jitted` has been traced."""
+        return len(self._traces)
+
+    @functools.cached_property
+    def program(self) -> str:
+        """The text of the jaxpr of a call, which says what is computed in it."""
+        return str(jax.make_jaxpr(self.run)(self.module, self.inputs))
+
+    @property
+    def draws(self) -> bool:
+        """Whether a call draws random numbers."""
+        return re.search(r"\b(random_bits|random_gamma|rng_\w+)\b", self.program) is not None
+
+    @functools.cached_property
+    def slope(self) -> _losses.Slope:
+        """The gradient of a call.
+
+        Raises:
+            NotApplicable: if there is none.
+        """
+        return _losses.slope(self.run, self.module, self.inputs)
+
+    @functools.cached_property
+    def examples(self) -> list[Any]:
+        """Several inputs: the values of the given one in several orders, if it takes them so."""
+        rolled = [_rolled(self.inputs, by) for by in range(COUNT)]
+        try:
+            jax.block_until_ready([self.jitted(self.module, inputs) for inputs in rolled])
+        except Exception:  # of `equinox.error_if`, for an input that must be sorted
+            return [self.inputs] * COUNT
+        return rolled
+
+
+def stacked(trees: list[Any]) -> Any:
+    """Pytrees of arrays as one, with a leading axis."""
+    return jax.tree.map(lambda *leaves: _library(leaves[0]).stack(leaves), *trees)
+
+
+def _rolled(inputs: Any, by: int) -> Any:
+    def roll(x: Any) -> Any:
+        return _library(x).roll(x.reshape(-1), by).reshape(x.shape) if by else x
+
+    return jax.tree.map(roll, inputs)
+
+
+def _library(x: Any) -> Any:
+    """NumPy, which compiles nothing, but for random keys, which it does not know."""
+    return jnp if is_key(x) else np
+
+
+def law(check: Callable[[Case], None]) -> Callable[[Case], None]:
+    """Make a law of a function that raises `Fault` or anything else if it does not hold."""
+
+    @functools.wraps(check)
+    def checked(case: Case) -> None:
+        try:
+            check(case)
+        except (LawError, NotApplicable):
+            raise
+        except Exception as error:
+            raise broken(check, case, error) from (
+                error.__cause__ if isinstance(error, Fault) else error
+            )
+
+    return checked
+
+
+def broken(check: Callable[..., Any], case: Case, error: Exception) -> LawError:
+    """The error that says which law an error breaks, what it means and how to see it again."""
+    name = check.__name__
+    found = str(error) if isinstance(error, Fault) else f"the call raised {gist(error)}"
+    return LawError(
+        f"`{name}` does not hold for {type(case.module).__name__}.\n"
+        f"  It says: {meaning(check)}\n"
+        f"  Found: {found}\n"
+        f"  Reproduce: {_reproduce(case, name)}",
+        (name,),
+    )
+
+
+def meaning(check: Callable[..., Any]) -> str:
+    """What a law says, in one line."""
+    return (check.__doc__ or "").partition("\n")[0]
+
+
+def _reproduce(case: Case, name: str) -> str:
+    """Code that checks the law again on the same case."""
+    args = [repr(value) for value in (case.module, *case.args)]
+    args += [f"{key}={value!r}" for key, value in case.kwargs.items()]
+    args += ["batched=True"] * case.batched
+    args += [f"tolerance={case.tolerance!r}"] * (case.tolerance is not None)
+    return f"check_module({', '.join([*args, f'laws=[{name!r}]'])})"
+
+
+def expect_same(
+    case: Case, got: Any, want: Any, ways: tuple[str, str], parts: tuple[str, str] = PARTS
+) -> None:
+    """Raise `Fault` if two results `(output, updated module)` differ.
+
+    Args:
+        case: whose tolerance holds.
+        got: the result of one way.
+        want: the result of the other.
+        ways: how they were made, in words.
+        parts: of a result, in words.
+    """
+    for name, mine, other in zip(parts, got, want, strict=True):
+        found = difference(mine, other, case.tolerance)
+        if found is not None:
+            raise Fault(sentence(found, name, *ways))
+
+
+def sentence(found: Difference, part: str, way: str, other_way: str) -> str:
+    """A difference in words."""
+    where = _tree.keystr(found.path)
+    at = f"`{where}` of {part}" if where else part
+    return f"{at} is {found.got} {way}, but {found.want} {other_way}."

@@ -1,0 +1,172 @@
+"""Which laws hold for gradients, and for the same call with more digits?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oryxstate import _tree
+from oryxstate.testing._differences import numbers, size_of
+from oryxstate.testing._laws import _losses
+from oryxstate.testing._laws._case import PARTS, Case, law
+from oryxstate.testing._laws._faults import Fault, NotApplicable, gist
+
+POINTS = 5  # at which a gradient is compared with differences, until it agrees
+DIRECTIONS = 2
+
+
+@law
+def finite_gradient(case: Case) -> None:
+    """The gradient is finite where the output is."""
+    slope = case.slope
+    if not all(np.isfinite(numbers(y)).all() for y in _inexact(slope.result[0])):
+        raise NotApplicable("the output is not finite")
+    for part, tree in zip(_losses.PARTS, slope.gradient, strict=True):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if not np.isfinite(numbers(leaf)).all():
+                where = _tree.keystr(path)
+                raise Fault(
+                    f"`{where}` in {part} is not finite: {np.asarray(leaf)}. A square root or a "
+                    "norm at 0 has no derivative; `jnp.where` around its argument helps, around "
+                    "its result does not."
+                )
+
+
+@law
+def gradient_is_difference(case: Case) -> None:
+    """The gradient is the limit of differences of outputs.
+
+    It is compared with central differences in random directions, in float64 if the module runs in
+    it, at the inputs given and then, since these may lie on a kink as of `relu` at 0, at a few
+    random points nearby: it must agree at one of them. A gradient that is meant to be another, by
+    `lax.stop_gradient` or a straight-through estimator, is a reason to skip this law.
+    """
+    try:
+        with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+            _expect_differences(widened(case))
+    except (Fault, NotApplicable):
+        raise
+    except Exception:  # it is made for float32, as one with counters that JAX would widen
+        _expect_differences(case)
+
+
+def _expect_differences(case: Case) -> None:
+    if "f16[" in case.program:  # and bf16
+        raise NotApplicable("it computes in half precision, where differences say nothing")
+    step = _lowest_epsilon(case) ** (1 / 3)
+    at, rest = _losses.split(case.module, case.inputs)
+    derivative = _losses.derivative(case.run)
+    random = np.random.default_rng(0)
+    texts = []
+    for attempt in range(POINTS):
+        point = _moved(at, _direction(at, random), 0.0 if attempt == 0 else 10 * step)
+        slope = _losses.differentiated(derivative, point, rest)
+        text = _disagreement(lambda t: derivative(t, rest)[0][0], point, slope, step, random)
+        if text == "":
+            return
+        texts += [text] if text else []
+    if len(texts) < 2:  # the only one may be a kink
+        raise NotApplicable("output or gradient is not finite nearby")
+    raise Fault(
+        f"{texts[-1]} If it is meant so (`lax.stop_gradient`, a straight-through estimator), skip "
+        "this law: `skip=['gradient_is_difference']`."
+    )
+
+
+def _disagreement(
+    value: Callable[..., Any], at: Any, slope: _losses.Slope, step: float, random: Any
+) -> str | None:
+    """A direction in which the gradient is not the difference, in words.
+
+    Empty if there is none, and None if anything is not finite.
+    """
+    gradient = [numbers(leaf) for leaf in jax.tree.leaves(slope.gradient)]
+    size = float(np.sqrt(sum(np.sum(np.abs(leaf) ** 2) for leaf in gradient)))
+    for _ in range(DIRECTIONS):
+        way = _direction(at, random)
+
+        def difference(h: float, way: Any = way) -> float:
+            return float(value(_moved(at, way, h)) - value(_moved(at, way, -h))) / (2 * h)
+
+        pairs = zip(gradient, jax.tree.leaves(way), strict=True)
+        want = float(sum(np.sum(leaf * d).real for leaf, d in pairs))
+        got, finer = difference(step), difference(step / 2)
+        if not np.isfinite([want, got, finer]).all():
+            return None
+        allowed = 10 * step * (size + step * max(1.0, abs(float(slope.value))))
+        if abs(got - want) > allowed + 3 * abs(got - finer):
+            return (
+                f"along a random direction the output changes by {got:.6g}, but by the gradient "
+                f"it would change by {want:.6g}."
+            )
+    return ""
+
+
+def _direction(at: Any, random: Any) -> Any:
+    return jax.tree.map(lambda x: random.normal(size=np.shape(x)), at)
+
+
+def _moved(at: Any, way: Any, by: float) -> Any:
+    return jax.tree.map(lambda x, d: np.asarray(x) + np.asarray(by * d, x.dtype), at, way)
+
+
+def _inexact(tree: Any) -> list[Any]:
+    leaves = map(jnp.asarray, jax.tree.leaves(tree))
+    return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+
+
+@law
+def float64_agreement(case: Case) -> None:
+    """In float64 a call gives nearly what it gives in the precision it has."""
+    if case.draws:
+        raise NotApplicable("it draws random numbers, which differ by precision")
+    given = case.jitted(case.module, case.inputs)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        wide = widened(case)
+        try:
+            precise = wide.jitted(wide.module, wide.inputs)
+        except Exception as error:  # of an update that would be widened too, or a check of dtypes
+            raise NotApplicable(f"it does not run in float64: {gist(error)}") from error
+        tolerance = _lowest_epsilon(case) ** 0.5 if case.tolerance is None else case.tolerance
+        for part, mine, other in zip(PARTS, precise, given, strict=True):
+            _expect_near(part, mine, other, tolerance)
+
+
+def _lowest_epsilon(case: Case) -> float:
+    """Of the dtype with the fewest digits in which anything is computed."""
+    kinds = {"bf16[": jnp.bfloat16, "f16[": jnp.float16, "f32[": jnp.float32, "": jnp.float64}
+    return next(float(jnp.finfo(kind).eps) for text, kind in kinds.items() if text in case.program)
+
+
+def _expect_near(part: str, precise: Any, given: Any, tolerance: float) -> None:
+    pairs = zip(jax.tree_util.tree_leaves_with_path(precise), jax.tree.leaves(given), strict=True)
+    for (path, mine), other in pairs:
+        if not jnp.issubdtype(jnp.result_type(other), jnp.inexact):
+            continue
+        mine, other = numbers(jnp.asarray(mine)), numbers(jnp.asarray(other))
+        apart = np.abs(np.where(np.isfinite(mine) & np.isfinite(other), mine - other, 0.0))
+        if (apart > tolerance * size_of(mine)).any():
+            index = np.unravel_index(np.argmax(apart), apart.shape)
+            where = f"`{_tree.keystr(path)}` of {part}" if path else part
+            raise Fault(
+                f"{where} is {mine[index]} in float64, but {other[index]} in its own dtype."
+            )
+
+
+def widened(case: Case) -> Case:
+    """The case with all floating-point arrays in float64."""
+
+    def widen(leaf: Any) -> Any:
+        if not _tree.is_array(leaf) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return leaf
+        is_complex = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+        return jnp.asarray(leaf).astype(jnp.complex128 if is_complex else jnp.float64)
+
+    fields = {name: jax.tree.map(widen, getattr(case, name)) for name in ("module", "args")}
+    kwargs = {key: jax.tree.map(widen, value) for key, value in case.kwargs.items()}
+    return dataclasses.replace(case, **fields, kwargs=kwargs, _traces=[])

@@ -1,0 +1,101 @@
+"""What is differentiated? A sum of all outputs, each with a weight of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oryxstate import _grad
+from oryxstate._errors import EffectError
+from oryxstate.testing._laws._faults import NotApplicable, gist
+
+PARTS = "the gradient of the module", "the gradient of the arguments"
+
+
+class Slope(NamedTuple):
+    """What differentiating a call gives.
+
+    Attributes:
+        value: of the loss.
+        result: of the call.
+        gradient: with respect to the module and the inputs, None for what has none.
+    """
+
+    value: jax.Array
+    result: tuple[Any, Any]
+    gradient: tuple[Any, Any]
+
+
+def split(module: Any, inputs: Any) -> tuple[Any, Any]:
+    """`(at, rest)`: the inexact arrays that a call depends on, but for state, and the others.
+
+    Raises:
+        NotApplicable: if there are none.
+    """
+    params, state = _grad.partition(module)
+    floats, others = eqx.partition(inputs, eqx.is_inexact_array_like)
+    if not jax.tree.leaves((params, floats)):
+        raise NotApplicable("neither params nor arguments are floating-point numbers")
+    return (params, floats), (state, others)
+
+
+def loss(run: Callable[..., Any]) -> Callable[..., Any]:
+    """`(at, rest) -> (loss, result)` for a call."""
+
+    def weigh(at: Any, rest: Any) -> tuple[jax.Array, Any]:
+        module, inputs = _grad.merge(at[0], rest[0]), eqx.combine(at[1], rest[1])
+        result = run(module, inputs)
+        total = jnp.zeros((), jnp.result_type(float))
+        for y in jax.tree.leaves(result[0]):
+            if jnp.issubdtype(jnp.result_type(y), jnp.inexact):
+                total = total + _weighed(jnp.asarray(y), total.dtype)
+        return total, result
+
+    return weigh
+
+
+def _weighed(y: jax.Array, dtype: Any) -> jax.Array:
+    parts = (y.real, y.imag) if jnp.iscomplexobj(y) else (y,)
+    weights = np.random.default_rng(0).normal(size=(len(parts), *y.shape)) + 0.1
+    sums = [
+        jnp.sum(jnp.asarray(w, dtype) * p.astype(dtype))
+        for w, p in zip(weights, parts, strict=True)
+    ]
+    return sum(sums[1:], sums[0])
+
+
+def slope(run: Callable[..., Any], module: Any, inputs: Any) -> Slope:
+    """The gradient of the loss of a call, jitted.
+
+    Raises:
+        NotApplicable: if there is nothing to differentiate, or JAX cannot.
+    """
+    return differentiated(derivative(run), *split(module, inputs))
+
+
+def derivative(run: Callable[..., Any]) -> Callable[..., Any]:
+    """The loss of a call with its gradient, jitted."""
+    return jax.jit(jax.value_and_grad(loss(run), has_aux=True))
+
+
+def differentiated(derivative: Callable[..., Any], at: Any, rest: Any) -> Slope:
+    """What `jax.value_and_grad` of a loss gives.
+
+    Raises:
+        NotApplicable: if JAX cannot differentiate it in reverse, as a loop of unknown length.
+    """
+    try:
+        (value, result), gradient = derivative(at, rest)
+    except EffectError:
+        raise
+    except Exception as error:
+        raise NotApplicable(f"it cannot be differentiated: {gist(error)}") from error
+    outputs = jax.tree.leaves(result[0])
+    if not any(jnp.issubdtype(jnp.result_type(y), jnp.inexact) for y in outputs):
+        raise NotApplicable("no output is a floating-point number")
+    return Slope(value, result, gradient)
