@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jaxtyping
@@ -61,7 +62,7 @@ def check_annotations(enabled: bool = True) -> contextlib.AbstractContextManager
         Traceback (most recent call last):
             ...
         oryxstate._errors.AnnotationError: argument `x` of `Scale.call` is annotated
-        Float[Array, "b c"], but it was given float32[2,1], with c=3. Give a value that fits, or
+        Float[Array, "b c"], but got float32[2,1], with c=3. Give a value that fits, or
         mend the annotation.
     """
     if enabled:
@@ -113,13 +114,6 @@ def _from_environment() -> bool:
 # The checks -----------------------------------------------------------------------------------
 
 
-class _Failure(Exception):
-    """What does not fit, before the sizes of the dimensions are known."""
-
-    def __init__(self, what: str, found: _hints.Misfit):
-        self.what, self.found = what, found
-
-
 def check_fields(module: Any, changed: Iterable[str] | None = None, of: Any = None) -> None:
     """Check fields of a module that is being made.
 
@@ -141,7 +135,7 @@ def check_fields(module: Any, changed: Iterable[str] | None = None, of: Any = No
             if name in hints and name in fields:
                 found = _hints.misfit(fields[name], hints[name])
                 if found and name in new:
-                    raise _Failure(f"field `{name}{found.path}` of {_named(module, of)}", found)
+                    raise _error(f"field `{name}{found.path}` of {_named(module, of)}", found)
 
     _in_scope({"self": module, **{name: fields.get(name) for name in names}}, check)
 
@@ -177,12 +171,12 @@ def run(
             found = _hints.misfit(value, hints.get(name, Any))
             if found:
                 what = f"argument `{shown}{found.path}` of {_named(module, of, function)}"
-                raise _Failure(what, found)
+                raise _error(what, found)
         out = written(module, *args, **kwargs)
         found = _hints.misfit(out, hints.get("return", Any))
         if found:
             what = f"the output{found.path and f' `{found.path}`'}"
-            raise _Failure(f"{what} of {_named(module, of, function)}", found)
+            raise _error(f"{what} of {_named(module, of, function)}", found)
         return out
 
     return _in_scope(bound.arguments, checked)
@@ -215,34 +209,31 @@ def _bind_fields(module: Any) -> None:
 
 def _in_scope(arguments: dict[str, Any], body: Callable[[], Any]) -> Any:
     """Run `body()` in a scope of jaxtyping's in which the names of dimensions are its own."""
-    inner: list[AnnotationError] = []
+    stopped: list[AnnotationError] = []
 
     def scoped(**_: Any) -> Any:
         try:
             return body()
-        except AnnotationError as error:  # of a module inside, to which this scope means nothing
-            inner.append(error)
+        except AnnotationError as error:  # complete: jaxtyping would add the sizes of this scope
+            stopped.append(error)
 
     names = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in arguments]
     scoped.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
-    try:
-        out = jaxtyping.jaxtyped(scoped, typechecker=None)(**arguments)
-    except _Failure as failure:
-        _refuse(failure)
-    if inner:
-        raise inner.pop()
+    out = jaxtyping.jaxtyped(scoped, typechecker=None)(**arguments)
+    if stopped:
+        raise stopped.pop()
     return out
 
 
-def _refuse(failure: _Failure) -> NoReturn:
-    notes = "\n".join(getattr(failure, "__notes__", ()))  # where jaxtyping says what it bound
-    sizes = [line for line in notes.splitlines() if "=" in line.partition(" ")[0]]
-    _, value, hint = failure.found
-    raise AnnotationError(
-        f"{failure.what} is annotated {_hints.show_hint(hint)}, but it was given "
-        f"{_hints.show_value(value)}{', with ' if sizes else ''}{', '.join(sizes)}. Give a value "
-        "that fits, or mend the annotation."
-    ) from None
+def _error(what: str, found: _hints.Misfit) -> AnnotationError:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        jaxtyping.print_bindings()  # the only way to ask
+    sizes = [line for line in printed.getvalue().splitlines() if "=" in line.partition(" ")[0]]
+    return AnnotationError(
+        f"{what} is annotated {_hints.show_hint(found.hint)}, but got "
+        f"{_hints.show_value(found.value)}{', with ' if sizes else ''}{', '.join(sizes)}. Give a "
+        "value that fits, or mend the annotation."
+    )
 
 
 def _named(module: Any, of: Any, function: str = "") -> str:

@@ -53,6 +53,10 @@ def misfit(value: Any, hint: Any, path: str = "") -> Misfit | None:
     if origin in (typing.Union, types.UnionType):
         fits = any(misfit(value, one) is None for one in args)
         return None if fits else Misfit(path, value, hint)
+    if origin is typing.Annotated:
+        found = misfit(value, args[0], path)
+        checked = found is not None or isinstance(value, jax.ShapeDtypeStruct)
+        return found if checked or _fits(value, hint) else Misfit(path, value, hint)
     if isinstance(origin, type) and args:
         if isinstance(value, origin):
             parts = _parts(value, origin, args)
@@ -126,7 +130,7 @@ def beartype() -> Callable[[Any, Any], bool]:
     """
     try:
         root, door = map(importlib.import_module, ("beartype", "beartype.door"))
-    except ImportError:
+    except ModuleNotFoundError:
         raise ImportError(MISSING) from None
     # As type checkers do, an int is taken where a float is wanted.
     return functools.partial(door.is_bearable, conf=root.BeartypeConf(is_pep484_tower=True))
