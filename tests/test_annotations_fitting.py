@@ -171,6 +171,21 @@ def test_annotations_that_cannot_be_checked():
     assert "`k` of `Odd.call`" in raised(lambda: odd(jnp.ones(3), 1, 2, [], jnp.ones(2)))
 
 
+def test_classes_that_are_in_no_file():
+    code = """
+from __future__ import annotations
+import jax as the_jax, oryxstate as ox
+class Nowhere(ox.Module):
+    x: the_jax.Array
+    def call(self): return self.x
+"""
+    space = {"__name__": "nowhere"}
+    exec(code, space)
+    spec = jax.ShapeDtypeStruct((2,), jnp.float32)
+    assert space["Nowhere"](spec).x is spec
+    assert "`x` of Nowhere" in raised(lambda: space["Nowhere"]([jnp.ones(2)]))
+
+
 def test_what_python_says_of_a_wrong_call_is_what_is_said():
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
         Scale(jnp.ones(1))()

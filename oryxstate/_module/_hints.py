@@ -6,9 +6,11 @@ look at one element, drawn at random. An annotation that cannot be checked is fi
 
 from __future__ import annotations
 
+import collections
 import functools
 import importlib
 import inspect
+import re
 import sys
 import types
 import typing
@@ -18,6 +20,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 
@@ -118,7 +121,7 @@ def _number(value: Any) -> Any:
 
 
 def _is_key(value: Any) -> bool:
-    return jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
+    return jnp.issubdtype(value.dtype, jax.dtypes.extended)
 
 
 @functools.cache
@@ -159,10 +162,16 @@ def of_fields(cls: Any) -> dict[str, Any]:
         for owner in reversed(cls.__mro__):
             own = inspect.get_annotations(owner)
             fields = {name: hint for name, hint in own.items() if name in cls.__layout__.fields}
-            space = vars(sys.modules.get(owner.__module__, types))
-            known.update(_resolved(fields, space, owner))
+            known.update(_resolved(fields, _space(owner), owner))
         _known[cls] = known
     return known
+
+
+def _space(owner: type) -> dict[str, Any]:
+    """The names that mean something where a class was defined, if need be in no file."""
+    methods = map(inspect.unwrap, filter(inspect.isfunction, vars(owner).values()))
+    own = [f.__globals__ for f in methods if f.__module__ == owner.__module__]
+    return dict(collections.ChainMap(vars(sys.modules.get(owner.__module__, types)), *own))
 
 
 _known: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
@@ -185,8 +194,10 @@ def _resolved(annotations: dict, space: dict, owner: type, *more: Any) -> dict[s
 
 
 def show_hint(hint: Any) -> str:
-    """An annotation as one writes it."""
-    return inspect.formatannotation(hint).replace("jaxtyping.", "").replace("'", '"')
+    """An annotation as one writes it, without the modules that its names are from."""
+    text = inspect.formatannotation(hint)
+    short = re.sub(r"'[^']*'|([\w<>]+\.)+(?=\w)", lambda m: "" if m[1] else m[0], text)
+    return short.replace("'", '"')
 
 
 def show_value(value: Any) -> str:
