@@ -130,6 +130,7 @@ def test_a_rule_alone_and_inside_a_call(wrap, where):
 
 class Many(ox.Module):
     arrays: dict[str, list[Float[Array, " c"]]] = ox.param()
+    names: frozenset[str] = ox.static(default=frozenset())
     pair: tuple[int, str] = ox.static(default=(1, ""))
     several: tuple[int, ...] = ox.static(default=())
     old: typing.List[Float[Array, " c"]] = ox.param(default_factory=list)  # noqa: UP006
@@ -143,6 +144,8 @@ def test_every_element_of_a_container():
     some, more = [jnp.ones(2)] * 9, [*[jnp.ones(2)] * 9, jnp.ones(3)]
     found = raised(lambda: Many({"a": some, "b": more}))
     assert found == text("field `arrays['b'][9]` of Many", VECTOR, "float32[3]", "c=2")
+    assert "`arrays[1]` of Many is annotated str, but got 1" in raised(lambda: Many({1: some}))
+    assert "of Many is annotated str" in raised(lambda: Many({}, frozenset({"a", "b", "c", 1})))
     assert "`old[9]` of" in raised(lambda: Many({"a": some}, old=more))
     assert "`several[2]` of Many is annotated int" in raised(lambda: Many({}, several=(1, 2, "")))
     assert "`pair[1]` of Many is annotated str" in raised(lambda: Many({}, pair=(1, 1)))

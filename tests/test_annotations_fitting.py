@@ -137,11 +137,23 @@ class Interface(typing.Protocol):  # which cannot be checked at run time
     def nothing(self) -> None: ...
 
 
+class Getter(typing.Protocol[T]):
+    def get(self) -> T: ...
+
+
+class Pair(typing.NamedTuple, Generic[T]):
+    first: T
+    number: int
+
+
 class Odd(ox.Module, Generic[T]):
     later: Later | None  # never defined
     only_static: Unknown = ox.static(default=1)
     protocol: Interface = ox.static(default=1)
+    of_protocol: Getter[int] = ox.static(default=1)
     generic: T = ox.static(default=1)
+    pair: Pair[str] = ox.static(default=Pair("first", 2))
+    types: type[ox.Module] = ox.static(default=Scale)
     nonsense: "1 +" = ox.static(default=1)
     number: 5 = ox.static(default=1)
     one_of: Literal["a", "b"] = ox.static(default="a")

@@ -61,7 +61,8 @@ def misfit(value: Any, hint: Any, path: str = "") -> Misfit | None:
         checked = found is not None or isinstance(value, jax.ShapeDtypeStruct)
         return found if checked or _fits(value, hint) else Misfit(path, value, hint)
     if isinstance(origin, type) and args:
-        if isinstance(value, origin):
+        # What the arguments of other generic classes mean, only beartype knows.
+        if origin.__module__ in ("builtins", "collections.abc") and isinstance(value, origin):
             parts = _parts(value, origin, args)
             if parts is not None:
                 found = (misfit(part, inner, f"{path}[{key!r}]") for key, part, inner in parts)
@@ -73,12 +74,14 @@ def misfit(value: Any, hint: Any, path: str = "") -> Misfit | None:
 def _parts(value: Any, origin: type, args: tuple) -> Iterator[tuple[Any, Any, Any]] | None:
     """The elements of a container, each with its key and its annotation."""
     if isinstance(value, dict) and len(args) == 2:
-        return ((key, x, args[1]) for key, x in value.items())
+        return (
+            (key, *pair) for key, x in value.items() for pair in zip((key, x), args, strict=True)
+        )
     if isinstance(value, tuple) and origin is tuple and args[-1] is not Ellipsis:
         if len(args) != len(value):
             return None
         return ((i, *pair) for i, pair in enumerate(zip(value, args, strict=True)))
-    if isinstance(value, list | tuple) and (len(args) == 1 or origin is tuple):
+    if isinstance(value, list | tuple | set | frozenset) and (len(args) == 1 or origin is tuple):
         return ((i, x, args[0]) for i, x in enumerate(value))
     return None
 
@@ -170,7 +173,11 @@ def of_fields(cls: Any) -> dict[str, Any]:
 def _space(owner: type) -> dict[str, Any]:
     """The names that mean something where a class was defined, if need be in no file."""
     methods = map(inspect.unwrap, filter(inspect.isfunction, vars(owner).values()))
-    own = [f.__globals__ for f in methods if f.__module__ == owner.__module__]
+    own = [
+        f.__globals__
+        for f in filter(inspect.isfunction, methods)
+        if f.__module__ == owner.__module__
+    ]
     return dict(collections.ChainMap(vars(sys.modules.get(owner.__module__, types)), *own))
 
 
