@@ -62,6 +62,18 @@ def test_fields_of_a_parent_class_and_of_a_class_with_its_own_init():
     assert found == text("field `width` of Wide", 'Int[Array, "c"]', "int32[2]", "c=3")
 
 
+def test_names_of_the_class_body():
+    class Named(ox.Module):
+        Vector = Float[Array, " n"]
+        x: Vector
+
+        def call(self, y: Vector) -> Vector:
+            return self.x + y
+
+    assert "`x` of Named" in raised(lambda: Named(jnp.ones((2, 2))))
+    assert "`y` of `Named.call`" in raised(lambda: Named(jnp.ones(2))(jnp.ones(3)))
+
+
 def test_a_child_of_another_class():
     found = raised(lambda: Net([Scale(jnp.ones(2)), net(2)]))
     assert found == text("field `layers[1]` of Net", "Scale", "a Net")
