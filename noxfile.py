@@ -123,7 +123,7 @@ def charlm(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure against the peers."""
-    session.install(".")
+    session.install(".[testing]")  # beartype
     session.run("python", "benchmarks/run.py", *session.posargs)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 
+import annotations
 import dispatch
 import eager
 import equinox as eqx
@@ -29,6 +30,7 @@ def main() -> None:
     dispatch.run_flatten(100, args.rounds)
     for size in (4, 512):
         eager.run(size, args.rounds)
+    annotations.run(args.blocks, args.rounds)
 
 
 if __name__ == "__main__":

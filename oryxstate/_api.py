@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 import equinox as eqx
 import jax
@@ -16,8 +16,39 @@ from oryxstate import _tree
 from oryxstate._module import _call, _keywords, _pytree
 from oryxstate._module._base import Module
 
+T = TypeVar("T")
+M = TypeVar("M", bound=Module)
+M_co = TypeVar("M_co", bound=Module, covariant=True)
 
-@functools.singledispatch
+if TYPE_CHECKING:  # a type checker does not see through `singledispatch`
+
+    class _CallAndUpdate(Protocol):
+        register: Any
+
+        def __call__(self, obj: T, /, *args: Any, **kwargs: Any) -> tuple[Any, T]: ...
+
+    class _Template(Protocol[M_co]):
+        def init(self, key: Any, *inputs: Any, name: str | None = None) -> M_co: ...
+
+    class _Init(Protocol):
+        register: Any
+
+        @overload
+        def __call__(self, obj: M, /, *, name: str | None = None) -> Callable[..., M]: ...
+        @overload
+        def __call__(
+            self, obj: _Template[M], /, *, name: str | None = None
+        ) -> Callable[..., M]: ...
+        @overload
+        def __call__(self, obj: Any, /, *, name: str | None = None) -> Callable[..., Any]: ...
+
+    def _call_and_update(function: Any) -> _CallAndUpdate: ...
+    def _init(function: Any) -> _Init: ...
+else:
+    _call_and_update = _init = functools.singledispatch
+
+
+@_call_and_update
 def call_and_update(obj: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     """Run a model: its output, and the model with the state that the call left.
 
@@ -65,12 +96,12 @@ def call(obj: Any, *args: Any, **kwargs: Any) -> Any:
     return call_and_update(obj, *args, **kwargs)[0]
 
 
-def update(obj: Any, *args: Any, **kwargs: Any) -> Any:
+def update(obj: T, *args: Any, **kwargs: Any) -> T:
     """The updated object of `call_and_update`; the output is dropped."""
     return call_and_update(obj, *args, **kwargs)[1]
 
 
-@functools.singledispatch
+@_init
 def init(obj: Any, *, name: str | None = None) -> Callable[..., Any]:
     """Make a module of something that is not one yet.
 

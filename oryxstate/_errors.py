@@ -13,6 +13,14 @@ class EffectError(RuntimeError):
     """
 
 
+class AnnotationError(TypeError):
+    """A value that does not fit its annotation, while `oryxstate.check_annotations` is on.
+
+    The text says which argument or field, of which module and where in the model, what it is
+    annotated as, what it was given, and the sizes of the dimensions that are known so far.
+    """
+
+
 class InputError(ValueError):
     """An input that a layer does not take.
 

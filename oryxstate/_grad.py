@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 import equinox as eqx
 import jax
@@ -12,8 +12,13 @@ import jax.numpy as jnp
 
 from oryxstate._module import _pytree
 
+M = TypeVar("M")
+P = ParamSpec("P")
+Loss = TypeVar("Loss")
+Aux = TypeVar("Aux")
 
-def partition(model: Any) -> tuple[Any, Any]:
+
+def partition(model: M) -> tuple[M, M]:
     """Split a model into what is learned and everything else.
 
     Learned are the floating-point arrays in `ox.param()` fields, in fields without a specifier, and
@@ -40,7 +45,7 @@ def partition(model: Any) -> tuple[Any, Any]:
     return eqx.partition(model, _learned(model))
 
 
-def merge(params: Any, rest: Any) -> Any:
+def merge(params: M, rest: M) -> M:
     """The model that `partition` split."""
     return eqx.combine(params, rest)
 
@@ -70,6 +75,18 @@ def _is_inexact(leaf: Any) -> bool:
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
+@overload
+def value_and_grad(
+    function: Callable[Concatenate[M, P], Loss], *, has_aux: Literal[False] = False
+) -> Callable[Concatenate[M, P], tuple[Loss, M]]: ...
+@overload
+def value_and_grad(
+    function: Callable[Concatenate[M, P], tuple[Loss, Aux]], *, has_aux: Literal[True]
+) -> Callable[Concatenate[M, P], tuple[tuple[Loss, Aux], M]]: ...
+@overload
+def value_and_grad(
+    function: Callable[..., Any], *, has_aux: bool = False
+) -> Callable[..., tuple[Any, Any]]: ...
 def value_and_grad(
     function: Callable[..., Any], *, has_aux: bool = False
 ) -> Callable[..., tuple[Any, Any]]:
@@ -113,6 +130,16 @@ def value_and_grad(
     return run
 
 
+@overload
+def grad(
+    function: Callable[Concatenate[M, P], Any], *, has_aux: Literal[False] = False
+) -> Callable[Concatenate[M, P], M]: ...
+@overload
+def grad(
+    function: Callable[Concatenate[M, P], tuple[Any, Aux]], *, has_aux: Literal[True]
+) -> Callable[Concatenate[M, P], tuple[M, Aux]]: ...
+@overload
+def grad(function: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]: ...
 def grad(function: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
     """The gradient alone: as `value_and_grad` without the loss.
 

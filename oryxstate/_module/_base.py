@@ -10,7 +10,16 @@ import equinox as eqx
 import jax
 
 from oryxstate._errors import EffectError
-from oryxstate._module import _call, _construct, _derive, _foreign, _live, _pytree, _static
+from oryxstate._module import (
+    _annotations,
+    _call,
+    _construct,
+    _derive,
+    _foreign,
+    _live,
+    _pytree,
+    _static,
+)
 from oryxstate._module._fields import Layout, static
 from oryxstate._module._pytree import AUX, PLACE, REST, ROOT
 
@@ -165,6 +174,7 @@ class Module(metaclass=_construct.ModuleMeta):
 
         Raises:
             TypeError: for a field that is not there or a value it cannot hold.
+            AnnotationError: for one that does not fit, while `check_annotations` is on.
 
         Example:
             >>> import jax.numpy as jnp
@@ -184,6 +194,8 @@ class Module(metaclass=_construct.ModuleMeta):
         for name, value in {**values, **fields}.items():
             known = name not in fields
             vars(new)[name] = value if known else _construct.check_value(module, name, value)
+        if _annotations.on:
+            _annotations.check_fields(new, fields, self)
         _construct.split_and_freeze(new)
         scope = _pytree.scope_of(module)
         if scope is not None:

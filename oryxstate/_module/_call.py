@@ -10,7 +10,7 @@ import jax
 from oryxstate import _stack, _tree
 from oryxstate._effects import _frames, _trace, rules  # noqa: F401  (importing installs the rules)
 from oryxstate._errors import EffectError
-from oryxstate._module import _keywords, _live, _pytree
+from oryxstate._module import _annotations, _keywords, _live, _pytree
 
 
 def root(
@@ -74,7 +74,10 @@ def compose(rule: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> A
 def _follow(rule: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> tuple:
     """`(output, module before, module after)` of a rule, whose `self` is a value."""
     before = _pytree.value_of(live)
-    out, new = rule(before, *args, **kwargs)
+    if _annotations.on:
+        out, new = _annotations.run(rule, before, args, kwargs, of=live)
+    else:
+        out, new = rule(before, *args, **kwargs)
     return out, before, _same_type(new, before, type(live).__name__)
 
 

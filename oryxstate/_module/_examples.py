@@ -10,7 +10,7 @@ import jax
 
 from oryxstate import _tree
 from oryxstate._effects import _batched
-from oryxstate._module import _call, _live, _pytree
+from oryxstate._module import _annotations, _call, _live, _pytree
 from oryxstate._module._static import type_key
 
 
@@ -45,8 +45,14 @@ class _Rule:
         for i, x in zip(self.at, inputs, strict=True):
             leaves[i] = x
         args, keywords = jax.tree.unflatten(self._given, leaves)
+
+        def run(live: Any, *args: Any) -> Any:
+            if _annotations.on:
+                return _annotations.run(function, live, args, keywords)
+            return function(live, *args, **keywords)
+
         out, new = _call.root(
-            lambda live, *args: function(live, *args, **keywords),
+            run,
             jax.tree.unflatten(self._layer, shared),
             args,
             {},

@@ -74,10 +74,17 @@ class Place:
 
     def conform(self, field: str, value: Any) -> tuple:
         """The leaves of a value, with the types of the field."""
-        refs, name = self.refs.get(field), self.name(field)
-        avals = _frames.avals_of(refs) if refs else self.frame().avals[name]
-        where = f"state '{name}' of {self.kind}"
-        return _tree.conform(value, avals, self.treedefs[field], where)
+        where = f"state '{self.name(field)}' of {self.kind}"
+        return _tree.conform(value, self._avals(field), self.treedefs[field], where)
+
+    def shapes(self, field: str) -> Any:
+        """The current value by shape and dtype, which is known without reading it."""
+        specs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in self._avals(field)]
+        return jax.tree.unflatten(self.treedefs[field], specs)
+
+    def _avals(self, field: str) -> tuple:
+        refs = self.refs.get(field)
+        return _frames.avals_of(refs) if refs else self.frame().avals[self.name(field)]
 
     def write(self, field: str, leaves: tuple, reduce: Any) -> None:
         """Make these the current value."""

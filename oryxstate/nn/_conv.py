@@ -32,7 +32,7 @@ MODES = ("SAME", "VALID", "CIRCULAR")
 class Convolution(Layer):
     """What all convolutions share: fields, and a call on one example."""
 
-    kernel: Float[Array, "*window in out"] = param()
+    kernel: Float[Array, "*window in_per_group out"] = param()
     bias: Float[Array, " out"] | None = param()
     strides: int | tuple[int, ...] = static(default=1, converter=frozen)
     padding: Any = static(default="VALID", converter=frozen)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from oryxstate._module._fields import param, static
 from oryxstate.nn._initializers import Initializer
@@ -75,7 +75,7 @@ class Embedding(Layer):
         embedding = embedding_init(init_key, (vocabulary, features), param_dtype)
         return LayerParams(params={"embedding": embedding}, info={"dtype": dtype})
 
-    def call(self, x: Int[Array, "..."]) -> Float[Array, "... features"]:
+    def call(self, x: Integer[Array, "..."]) -> Float[Array, "... features"]:
         """The vector of each integer."""
         self.check_input(jnp.issubdtype(x.dtype, jnp.integer), "integers", x)
         (embedding,) = computing(self.dtype, self.embedding)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
 from oryxstate._module._fields import static
 from oryxstate.nn._layer import Layer, LayerParams, single
@@ -117,7 +117,9 @@ class MaxPool(_Pool):
         Array([4., 3.], dtype=float32)
     """
 
-    def call(self, x: Float[Array, "*spatial channels"]) -> Float[Array, "*places channels"]:
+    def call(
+        self, x: Real[Array | np.ndarray, "*spatial channels"]
+    ) -> Real[Array, "*places channels"]:
         """The maxima; where several are equal the first has the gradient."""
         windows, x = self._windows(x), jnp.asarray(x)
         floating = jnp.issubdtype(x.dtype, jnp.floating)
@@ -140,7 +142,9 @@ class SumPool(_Pool):
         Array([5., 5.], dtype=float32)
     """
 
-    def call(self, x: Float[Array, "*spatial channels"]) -> Float[Array, "*places channels"]:
+    def call(
+        self, x: Real[Array | np.ndarray, "*spatial channels"]
+    ) -> Real[Array, "*places channels"]:
         """The sums, in the dtype of the input."""
         windows, x = self._windows(x), jnp.asarray(x)
         return _reduced(wide(x), windows, 0, lax.add).astype(x.dtype)
@@ -163,7 +167,9 @@ class AvgPool(_Pool):
         Array([1. , 3.5, 2. ], dtype=float32)
     """
 
-    def call(self, x: Float[Array, "*spatial channels"]) -> Float[Array, "*places channels"]:
+    def call(
+        self, x: Real[Array | np.ndarray, "*spatial channels"]
+    ) -> Float[Array, "*places channels"]:
         """The means; of integers in float32."""
         windows, x = self._windows(x), jnp.asarray(x)
         x = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)

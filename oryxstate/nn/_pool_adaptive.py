@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
 from oryxstate._module._fields import static
 from oryxstate.nn._layer import Layer, LayerParams, single
@@ -78,7 +78,9 @@ class AdaptiveAvgPool(_AdaptivePool):
         Array([2., 4.], dtype=float32)
     """
 
-    def call(self, x: Float[Array, "*spatial channels"]) -> Float[Array, "*cells channels"]:
+    def call(
+        self, x: Real[Array | np.ndarray, "*spatial channels"]
+    ) -> Float[Array, "*cells channels"]:
         """The means; of integers in float32."""
         sizes, x = self._sizes(x), jnp.asarray(x)
         x = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
@@ -103,7 +105,9 @@ class AdaptiveMaxPool(_AdaptivePool):
         Array([3., 5.], dtype=float32)
     """
 
-    def call(self, x: Float[Array, "*spatial channels"]) -> Float[Array, "*cells channels"]:
+    def call(
+        self, x: Real[Array | np.ndarray, "*spatial channels"]
+    ) -> Real[Array, "*cells channels"]:
         """The maxima; where several are equal they share the gradient."""
         sizes, y = self._sizes(x), jnp.asarray(x)
         for axis, size in enumerate(sizes):
@@ -143,7 +147,7 @@ class GlobalAvgPool(_GlobalPool):
         Array([2., 0.], dtype=float32)
     """
 
-    def call(self, x: Float[Array, "*spatial channels"]) -> Float[Array, " channels"]:
+    def call(self, x: Real[Array | np.ndarray, "*spatial channels"]) -> Float[Array, " channels"]:
         """The means; of integers in float32."""
         return jnp.mean(jnp.asarray(x), self._spatial(x))
 
@@ -158,6 +162,6 @@ class GlobalMaxPool(_GlobalPool):
         Array([3., 0.], dtype=float32)
     """
 
-    def call(self, x: Float[Array, "*spatial channels"]) -> Float[Array, " channels"]:
+    def call(self, x: Real[Array | np.ndarray, "*spatial channels"]) -> Real[Array, " channels"]:
         """The maxima; where several are equal they share the gradient."""
         return jnp.max(jnp.asarray(x), self._spatial(x))
