@@ -113,6 +113,7 @@ def test_imports_stand_at_the_top_of_files():
 
 
 EXTRAS = (
+    "beartype",
     "optax",
     "hypothesis",
     "rich",

@@ -7,10 +7,15 @@ import difflib
 from collections.abc import Collection
 from typing import Any
 
+import hypothesis
 import jax
+from hypothesis import strategies as st
 
 from oryxstate import _tree
+from oryxstate.testing._drawn import cases, is_drawn
 from oryxstate.testing._laws import FOUNDATIONS, LAWS, Case, LawError, NotApplicable
+
+EXAMPLES = 10  # of modules that are drawn, each with inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,23 +37,26 @@ class Report:
 
 
 def check_module(
-    module: Any,
+    subject: Any,
     *args: Any,
     laws: Collection[str] | None = None,
     skip: Collection[str] = (),
-    batched: bool = False,
+    batched: bool | None = None,
     tolerance: float | None = None,
     **kwargs: Any,
 ) -> Report:
-    """Check that a module keeps the laws of modules, on these inputs.
+    """Check that a module keeps the laws of modules, on these inputs or on drawn ones.
 
     Args:
-        module: a module, or whatever `oryxstate.call_and_update` takes.
-        *args: the arguments of its call.
+        subject: a module, or what else `oryxstate.call_and_update` takes; or a class of modules, a
+            `TemplateExample`, or a strategy, of which some modules are drawn with inputs.
+        *args: the arguments of its call; none for drawn modules, whose annotations say what their
+            inputs are.
         laws: the names of the laws to check, all of `LAWS` by default.
         skip: the names of laws that need not hold.
         batched: whether to map the call over examples, for a module that only trains in a
-            `jax.vmap`, as with `nn.BatchNorm`; arrays in `args` then have a leading axis.
+            `jax.vmap`, as with `nn.BatchNorm`; arrays in `args` then have a leading axis. By
+            default drawn modules are, if there is such a layer in them, and others are not.
         tolerance: how far two floating-point results may be apart, in parts of the largest number
             of the array, or of 1; by default two thirds of the digits of their dtype agree.
         **kwargs: the keywords of its call, as `training` and `rng`.
@@ -60,12 +68,12 @@ def check_module(
         LawError: if a law does not hold, naming it, the leaf, both values and how to see it again;
             if several do not, one error with all of them.
         ValueError: for a law that does not exist.
-        TypeError: for a class, or a model whose leaves are not all arrays.
+        TypeError: for what is no module, or arguments of modules that are drawn.
 
     Example:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
-        >>> from oryxstate.testing._check import check_module
+        >>> from oryxstate.testing import check_module
         >>> class Mean(ox.Module):
         ...     total: jax.Array = ox.state()
         ...     def call(self, x):
@@ -75,10 +83,21 @@ def check_module(
         >>> "scan_is_loop" in report.checked
         True
     """
-    _expect_module(module)
-    case = Case(module, args, kwargs, batched, tolerance)
+    names = chosen(laws, skip)
+    if is_drawn(subject):
+        if args or kwargs:
+            raise TypeError(
+                "check_module draws the inputs of modules that it draws. Give a module to check it "
+                "on inputs of your own, or use `laws(subject, inputs)`."
+            )
+        return _check_drawn(cases(subject, batched=batched, tolerance=tolerance), names)
+    _expect_arrays(subject)
+    return _check(Case(subject, args, kwargs, bool(batched), tolerance), names)
+
+
+def _check(case: Case, names: list[str]) -> Report:
     checked, not_applicable, errors = [], {}, []
-    for name in _chosen(laws, skip):
+    for name in names:
         try:
             LAWS[name](case)
             checked.append(name)
@@ -93,11 +112,25 @@ def check_module(
     return Report(tuple(checked), not_applicable)
 
 
-def _expect_module(module: Any) -> None:
-    if isinstance(module, type):
-        raise TypeError(
-            f"check_module takes a module, but {module.__name__} is a class. Make one of it."
-        )
+def _check_drawn(drawn: st.SearchStrategy[Case], names: list[str]) -> Report:
+    """The same modules and inputs each time; a law applies if it does to one of them."""
+    reports: list[Report] = []
+
+    @hypothesis.settings(max_examples=EXAMPLES, derandomize=True, database=None, deadline=None)
+    @hypothesis.given(drawn)
+    def each(case: Case) -> None:
+        reports.append(_check(case, names))
+
+    each()
+    checked = {name for report in reports for name in report.checked}
+    not_applicable = {k: v for report in reports for k, v in report.not_applicable.items()}
+    return Report(
+        tuple(name for name in names if name in checked),
+        {name: not_applicable[name] for name in names if name not in checked},
+    )
+
+
+def _expect_arrays(module: Any) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(module):
         if not _tree.is_array(leaf):
             raise TypeError(
@@ -107,7 +140,7 @@ def _expect_module(module: Any) -> None:
             )
 
 
-def _chosen(laws: Collection[str] | None, skip: Collection[str]) -> list[str]:
+def chosen(laws: Collection[str] | None, skip: Collection[str]) -> list[str]:
     """Names of laws in their order."""
     for name in [*(laws or ()), *skip]:
         if name not in LAWS:

@@ -17,6 +17,7 @@ from oryxstate import _api, _tree
 from oryxstate.testing._differences import Difference, difference, is_key
 from oryxstate.testing._laws import _losses
 from oryxstate.testing._laws._faults import Fault, LawError, NotApplicable, gist
+from oryxstate.testing._shown import code
 
 PARTS = "the output", "the updated module"
 COUNT = 3
@@ -167,8 +168,8 @@ def meaning(check: Callable[..., Any]) -> str:
 
 def _reproduce(case: Case, name: str) -> str:
     """Code that checks the law again on the same case."""
-    args = [repr(value) for value in (case.module, *case.args)]
-    args += [f"{key}={value!r}" for key, value in case.kwargs.items()]
+    args = [code(value) for value in (case.module, *case.args)]
+    args += [f"{key}={code(value)}" for key, value in case.kwargs.items()]
     args += ["batched=True"] * case.batched
     args += [f"tolerance={case.tolerance!r}"] * (case.tolerance is not None)
     return f"check_module({', '.join([*args, f'laws=[{name!r}]'])})"

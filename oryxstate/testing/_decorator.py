@@ -1,0 +1,110 @@
+"""How is a test in pytest made of the laws?"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Collection
+from typing import Any
+
+import hypothesis
+import pytest
+
+from oryxstate.testing._check import chosen
+from oryxstate.testing._drawn import cases
+from oryxstate.testing._laws import LAWS, Case, NotApplicable
+
+MAX_EXAMPLES = 5
+BODY = "body"
+
+
+def laws(
+    subject: Any,
+    inputs: Any = None,
+    *,
+    only: Collection[str] | None = None,
+    skip: Collection[str] = (),
+    batched: bool = False,
+    tolerance: float | None = None,
+) -> Callable[[Callable[[Case], None]], Callable[..., None]]:
+    """Make tests of a function: one for each law, and one of what the function says itself.
+
+    Hypothesis draws modules and inputs for each. A law that says nothing about any of them skips
+    its test, with the reason.
+
+    Args:
+        subject: a module class, a module, a strategy of modules, a template or a strategy of
+            `templates`.
+        inputs: the arguments of a call as a tuple, a strategy of `(args, kwargs)`, or a function
+            that returns one of the two for a module; by default what `oryxstate.testing.inputs`
+            finds in the annotations.
+        only: the names of laws to check, all of `LAWS` by default.
+        skip: the names of laws that need not hold.
+        batched: whether to map the calls over examples (see `check_module`).
+        tolerance: how far floating-point results may be apart (see `check_module`).
+
+    Returns:
+        A decorator of a function of one argument, the `Case`. Its body is checked on the same
+        modules and inputs as the laws: `case.module`, `case.args`, `case.kwargs`.
+
+    Raises:
+        ValueError: for a law that does not exist.
+        TypeError: for a function that takes something else.
+
+    Example:
+        A file of tests:
+
+        >>> import jax.numpy as jnp
+        >>> from jaxtyping import Array, Float
+        >>> import oryxstate as ox
+        >>> from oryxstate.testing import laws
+        >>> class Scale(ox.Module):
+        ...     factor: Float[Array, " n"] = ox.param()
+        ...     def call(self, x: Float[Array, " n"]) -> Float[Array, " n"]:
+        ...         return self.factor * x
+        >>> @laws(Scale)
+        ... def test_scale(case):
+        ...     (x,) = case.args
+        ...     assert not case.module(jnp.zeros_like(x)).any()
+    """
+    names = [*chosen(only, skip), BODY]
+    params = [pytest.param(name, id=name, marks=pytest.mark.ox_law(name=name)) for name in names]
+
+    def decorate(test: Callable[[Case], None]) -> Callable[..., None]:
+        _expect_case(test)
+        checks = {**LAWS, BODY: test}
+
+        @functools.wraps(test)
+        def run(law: str, request: pytest.FixtureRequest) -> None:
+            found: list[str | None] = []
+
+            @hypothesis.settings(max_examples=_max_examples(request.config))
+            @hypothesis.given(cases(subject, inputs, batched=batched, tolerance=tolerance))
+            def each(case: Case) -> None:
+                try:
+                    checks[law](case)
+                    found.append(None)
+                except NotApplicable as reason:
+                    found.append(str(reason))
+
+            each()
+            if None not in found:
+                pytest.skip(f"not applicable, {found[0]}")
+
+        del run.__wrapped__  # whose argument is no fixture
+        return pytest.mark.parametrize("law", params)(run)
+
+    return decorate
+
+
+def _expect_case(test: Callable[..., None]) -> None:
+    if len(inspect.signature(test).parameters) != 1:
+        raise TypeError(
+            f"`{test.__name__}` must take one argument, the case: `@laws(...)` and then "
+            f"`def {test.__name__}(case): ...`, with `case.module` and `case.args` in its body."
+        )
+
+
+def _max_examples(config: pytest.Config) -> int:
+    given = config.getoption("--ox-max-examples", None)
+    return MAX_EXAMPLES if given is None else given

@@ -1,0 +1,88 @@
+"""On which modules and inputs are laws checked?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import jax
+
+from oryxstate._module import _pytree
+from oryxstate._module._base import Module
+from oryxstate.nn._template import Template
+from oryxstate.testing._inputs import inputs as inputs_of
+from oryxstate.testing._laws import Case
+from oryxstate.testing._laws._case import COUNT
+from oryxstate.testing._modules import modules
+from oryxstate.testing._templates import TemplateExample
+
+
+def is_drawn(subject: Any) -> bool:
+    """Whether something says which modules there are, rather than being one."""
+    return isinstance(subject, type | st.SearchStrategy | TemplateExample | Template)
+
+
+@st.composite
+def cases(
+    draw: st.DrawFn,
+    subject: Any,
+    inputs: Any = None,
+    *,
+    batched: bool | None = None,
+    tolerance: float | None = None,
+) -> Case:
+    """Strategy of modules with inputs, on which laws are checked.
+
+    Args:
+        draw: of Hypothesis, not to be given.
+        subject: a class of modules, a module, a `TemplateExample`, or a strategy of one of the two.
+        inputs: the arguments as a tuple, a strategy of `(args, kwargs)`, or a function of a module
+            that returns one of these; by default drawn by the annotations of the module's call.
+        batched: whether calls are mapped over examples; by default they are if there is a layer
+            that sees the whole batch.
+        tolerance: of the laws.
+    """
+    module, specs = _module(draw, subject)
+    if batched is None:
+        batched = inputs is None and _sees_batches(module)
+    if callable(inputs):
+        inputs = inputs(module)
+    if inputs is None:
+        inputs = inputs_of(module, *specs, examples=COUNT if batched else None)
+    args, kwargs = draw(inputs) if isinstance(inputs, st.SearchStrategy) else (inputs, {})
+    return Case(module, tuple(args), kwargs, batched, tolerance)
+
+
+def _module(draw: st.DrawFn, subject: Any) -> tuple[Any, tuple]:
+    """A module, and the specs of its inputs if they are known."""
+    if isinstance(subject, Template):
+        raise TypeError(
+            f"{subject!r} is a template, whose inputs are not known. Give "
+            f"`TemplateExample({subject!r}, (ArraySpec(...),))`."
+        )
+    found = subject
+    if isinstance(subject, type):
+        found = draw(modules(subject))
+    elif isinstance(subject, st.SearchStrategy):
+        found = draw(subject)
+    if isinstance(found, TemplateExample):
+        key = jax.random.key(draw(st.integers(0, 2**31 - 1)))
+        return found.template.init(key, *found.specs), found.specs
+    if not isinstance(found, Module):
+        raise TypeError(
+            f"laws are checked on modules, but got {found!r}. Give a class of modules, a module, "
+            "or a strategy of modules."
+        )
+    return found, ()
+
+
+def _sees_batches(module: Any) -> bool:
+    found: list[bool] = []
+
+    def look(part: Any, path: str) -> Any:
+        found.append(type(part).call_batched is not None)
+        _pytree.map_children(look, part, path)
+        return part
+
+    _pytree.map_modules(look, module, "")
+    return any(found)

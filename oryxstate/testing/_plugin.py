@@ -1,0 +1,114 @@
+"""What does pytest offer to those who test models?
+
+Its own module, since pytest imports it before the first conftest.py: neither JAX nor oryxstate may
+be imported by then, or what a conftest.py sets in the environment comes too late.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import zlib
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+STRICT = "promotion", "rank", "nans"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the command line."""
+    group = parser.getgroup("oryxstate", "models of oryxstate")
+    group.addoption(
+        "--ox-max-examples",
+        type=int,
+        metavar="N",
+        help="how many modules with inputs each law of `oryxstate.testing.laws` is checked on",
+    )
+    group.addoption(
+        "--ox-jax-matrix",
+        action="store_true",
+        help="print the Pythons and JAX releases to test with, as JSON, and do nothing else",
+    )
+    group.addoption(
+        "--ox-strict",
+        action="append",
+        default=[],
+        choices=STRICT,
+        help="let JAX refuse implicit promotion of dtypes, of ranks, or NaNs in each test "
+        "(may be given several times)",
+    )
+    group.addoption(
+        "--ox-check-leaks", action="store_true", help="let JAX look for leaked tracers in each test"
+    )
+    group.addoption(
+        "--ox-check-annotations",
+        action="store_true",
+        help="check the annotations of modules when they are made and called",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker of each law."""
+    config.addinivalue_line(
+        "markers",
+        "ox_law(name): the law that a test of `oryxstate.testing.laws` checks; choose some with "
+        "`-m \"ox_law(name='jit_is_eager')\"`.",
+    )
+    examples = config.getoption("--ox-max-examples")
+    if examples is not None and examples < 1:
+        raise pytest.UsageError(f"--ox-max-examples must be positive, got {examples}.")
+
+
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Print the matrix, if that is asked for."""
+    if not config.getoption("--ox-jax-matrix"):
+        return None
+    from oryxstate.testing import jax_matrix
+
+    print(json.dumps(jax_matrix()))
+    return 0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Run a test as the options say."""
+    with contextlib.ExitStack() as stack:
+        for context in _contexts(item.config):
+            stack.enter_context(context)
+        return (yield)
+
+
+def _contexts(config: pytest.Config) -> Iterator[contextlib.AbstractContextManager]:
+    strict = config.getoption("--ox-strict")
+    leaks, annotations = map(config.getoption, ("--ox-check-leaks", "--ox-check-annotations"))
+    if strict or leaks:
+        import jax
+
+        modes = dict(
+            zip(
+                STRICT,
+                (
+                    lambda: jax.numpy_dtype_promotion("strict"),
+                    lambda: jax.numpy_rank_promotion("raise"),
+                    lambda: jax.debug_nans(True),
+                ),
+                strict=True,
+            )
+        )
+        yield from (modes[name]() for name in strict)
+        if leaks:
+            yield jax.checking_leaks()
+    if annotations:
+        import oryxstate as ox
+
+        yield ox.check_annotations()
+
+
+@pytest.fixture
+def ox_key(request: pytest.FixtureRequest) -> Any:
+    """A random key of the test's own, the same in each run."""
+    import jax
+
+    return jax.random.key(zlib.crc32(request.node.nodeid.encode()))
