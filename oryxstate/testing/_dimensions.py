@@ -226,14 +226,12 @@ def _computed(draw: Any, expression: str, scope: Scope) -> int:
 def bind_shape(shape: str, lengths: tuple[int, ...], scope: Scope) -> None:
     """Give names the lengths that an array of this annotation has, if it fits."""
     axes = axes_of(shape)
-    at = next((i for i, axis in enumerate(axes) if axis.variadic), None)
-    if at is None:
-        parts: list[Any] = list(lengths)
-    else:
-        end = len(lengths) - (len(axes) - at - 1)
-        parts = [*lengths[:at], lengths[at:end], *lengths[end:]]
-    if len(parts) != len(axes) or (at is not None and end < at):
+    at = next((i for i, axis in enumerate(axes) if axis.variadic), len(axes))
+    end = len(lengths) - (len(axes) - at - 1)  # of what a variadic axis stands for
+    if (at == len(axes) and len(lengths) != at) or end < at:
         return
+    variadic = [lengths[at:end]] if at < len(axes) else []
+    parts: list[Any] = [*lengths[:at], *variadic, *lengths[end:]]
     for axis, length in zip(axes, parts, strict=True):
         # Of `#name` it is not known whether the length is that of the name.
         if axis.named and not (axis.of_leaf or axis.broadcastable):

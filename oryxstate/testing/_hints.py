@@ -27,16 +27,27 @@ def field_hints(cls: type) -> dict[str, Any]:
     """The annotations of the fields of a class, with those that it inherits."""
     found = {}
     for base in reversed(cls.__mro__):
-        names = {**vars(sys.modules.get(base.__module__, typing)), base.__name__: base}
+        names = {**vars(sys.modules.get(base.__module__, typing)), **_seen(base)}
         for name, hint in inspect.get_annotations(base).items():
             found[name] = _evaluated(hint, names)
+    return found
+
+
+def _seen(kind: type) -> dict[str, Any]:
+    """The names that the methods of a class see, such as those of the function it stands in."""
+    found: dict[str, Any] = {kind.__name__: kind}
+    for method in map(inspect.unwrap, filter(inspect.isfunction, vars(kind).values())):
+        if method.__qualname__.startswith(f"{kind.__qualname__}."):  # none that was generated
+            found = {**method.__globals__, **inspect.getclosurevars(method).nonlocals, **found}
     return found
 
 
 def parameter_hints(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of the parameters of a function, or of a method."""
     function = inspect.unwrap(function)
-    names = getattr(function, "__globals__", {})
+    names = {**getattr(function, "__globals__", {})}
+    if inspect.isfunction(function):
+        names |= inspect.getclosurevars(function).nonlocals
     hints = getattr(function, "__annotations__", {})
     return {name: _evaluated(hint, names) for name, hint in hints.items() if name != "return"}
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from oryxstate._module import _pytree
 from oryxstate._module._base import Module
+from oryxstate._module._derive import nothing_written
 from oryxstate._module._keywords import RNG, taken_inside
 from oryxstate._tree import ArraySpec
 from oryxstate.testing._arrays import arrays, keys
@@ -71,6 +72,8 @@ def inputs(
     """
     if not isinstance(module, Module):
         raise TypeError(f"inputs: give a module, got {module!r}. A class has `modules(kind)`.")
+    if type(module).call is Module.call:
+        raise TypeError(f"inputs: {nothing_written(module)}")
     owner = f"`{type(module).__name__}.call`"
     call = parameters_of(written(type(module)), owner, "`inputs(module, {}=strategy)`")
     call = call.without(next(iter(call.signature)))  # self

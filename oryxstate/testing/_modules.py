@@ -68,6 +68,8 @@ def modules(
         >>> class Scale(ox.Module):
         ...     kernel: Float[Array, "n m"] = ox.param()
         ...     bias: Float[Array, "m"] = ox.param()
+        ...     def call(self, x: Float[Array, "n"]) -> Float[Array, "m"]:
+        ...         return x @ self.kernel + self.bias
         >>> found = find(modules(Scale), lambda scale: bool(scale.kernel.sum() > 1))
         >>> print(code(found))
         Scale(kernel=jnp.array([[2.0]], 'float32'), bias=jnp.array([0.0], 'float32'))
@@ -181,12 +183,14 @@ def _count_refused(failed: dict[type, Any], kind: type, error: Exception) -> Non
         FailedHealthCheck: saying what refused them and what to do.
     """
     count = failed.setdefault(kind, 0)
-    if count is None or HealthCheck.filter_too_much in settings.default.suppress_health_check:
+    if count is None:
         return
     failed[kind] = count + 1
-    if failed[kind] >= _HOPELESS:
+    now = settings.default
+    patient = now is not None and HealthCheck.filter_too_much in now.suppress_health_check
+    if failed[kind] >= _HOPELESS * (10 if patient else 1):
         raise FailedHealthCheck(
-            f"no {kind.__name__} could be drawn: all of {_HOPELESS} examples were refused, the "
+            f"no {kind.__name__} could be drawn: all of {failed[kind]} examples were refused, the "
             f"last one with {type(error).__name__}: {error} Give strategies for the fields that "
             f"this is about: `modules({kind.__name__}, field=strategy)`."
         ) from error

@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from oryxstate.testing._hints import field_hints, parameter_hints
-from oryxstate.testing._values import Drawing, NoStrategy, Place, bind, draw_value, draws
+from oryxstate.testing._values import (
+    UNSAID,
+    Drawing,
+    NoStrategy,
+    Place,
+    bind,
+    draw_value,
+    draws,
+    says_nothing,
+)
 
 
 class Parameters(NamedTuple):
@@ -94,6 +103,8 @@ def _some(drawing: Drawing, parameters: Parameters, name: str) -> list[Any]:
     parameter, place = parameters.signature[name], parameters.place(name)
     hint = parameters.hints.get(name, parameter.empty)
     if parameter.kind is parameter.VAR_POSITIONAL:
+        if says_nothing(hint):
+            raise place.error(UNSAID)
         return [draw_value(drawing, hint, place) for _ in range(drawing.draw(st.integers(0, 2)))]
     if parameter.default is parameter.empty:
         return [draw_value(drawing, hint, place)]

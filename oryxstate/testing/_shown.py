@@ -112,11 +112,10 @@ def _module(module: Module) -> str:
 
 
 def _is_default(field: dataclasses.Field, value: Any) -> bool:
-    return field.default is not dataclasses.MISSING and (
-        field.default is value or (type(field.default) is type(value) and field.default == value)
-        if not isinstance(value, jax.Array)
-        else field.default is value
-    )
+    default = field.default
+    if default is value or isinstance(value, jax.Array):
+        return default is value
+    return type(default) is type(value) and default == value
 
 
 def same_value(one: Any, other: Any) -> bool:
@@ -195,7 +194,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, np.dtype):
         return f"jnp.dtype({value.name!r})"
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return call(type(value).__name__, (), dict(zip(value._fields, value, strict=True)))
+        return call(type(value).__name__, (), value._asdict())  # type: ignore[attr-defined]
     if type(value) is tuple:
         return f"({', '.join(map(code, value))}{',' * (len(value) == 1)})"
     if type(value) is list:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from hypothesis import reject
 from hypothesis import strategies as st
@@ -13,25 +13,14 @@ from jaxtyping import Array, Float
 from oryxstate._tree import ArraySpec
 from oryxstate.nn._layer import Layer
 from oryxstate.nn._template import Template
+from oryxstate.testing import _catalogue_parts, _shown
 from oryxstate.testing._arrays import arms_of, draw_spec, is_array_hint
-from oryxstate.testing._catalogue import CATALOGUE
+from oryxstate.testing._catalogue import CATALOGUE, TemplateExample
 from oryxstate.testing._dimensions import Scope
 from oryxstate.testing._parameters import draw_arguments, parameters_of, written
 from oryxstate.testing._values import Drawing, draws
 
 _VECTOR = Float[Array, "features"]  # what an input is if nothing is said
-
-
-class TemplateExample(NamedTuple):
-    """A template with inputs that it takes.
-
-    Attributes:
-        template: of a layer.
-        specs: of its inputs, for one example.
-    """
-
-    template: Template[Any]
-    specs: tuple[ArraySpec, ...]
 
 
 def templates(kind: type[Layer] | None = None) -> st.SearchStrategy[TemplateExample]:
@@ -54,16 +43,12 @@ def templates(kind: type[Layer] | None = None) -> st.SearchStrategy[TemplateExam
         TemplateExample(template=Dense.of(1), specs=(float32[1],))
     """
     if kind is None or kind is Layer:
-        return st.one_of([strategy.map(_example) for strategy in CATALOGUE.values()])
+        return st.one_of(*CATALOGUE.values())
     if not (inspect.isclass(kind) and issubclass(kind, Layer)) or inspect.isabstract(kind):
         raise TypeError(f"templates: give a class of layers that is not abstract, got {kind!r}.")
     if kind in CATALOGUE:
-        return CATALOGUE[kind].map(_example)
+        return CATALOGUE[kind]
     return _by_annotations(kind)
-
-
-def _example(parts: tuple[Template[Any], tuple[ArraySpec, ...]]) -> TemplateExample:
-    return TemplateExample(*parts)
 
 
 @st.composite
@@ -93,3 +78,8 @@ def _input_specs(drawing: Drawing, kind: Any) -> Iterator[ArraySpec]:
 @draws(Template)
 def _draw_template(drawing: Drawing, kind: Any) -> Any:
     return drawing.draw(templates()).template
+
+
+for _kind in (TemplateExample, Template, ArraySpec):
+    _shown.show(_kind)
+del _catalogue_parts  # it has put its layers into the catalogue

@@ -22,8 +22,9 @@ from oryxstate.testing._hints import Unresolved
 # By the number of arguments; those of JAX are pickled by their names.
 _FUNCTIONS: dict[int, list[Callable[..., Any]]] = {
     1: [jax.nn.identity, jnp.tanh, jax.nn.relu, jnp.sin],
-    2: [jnp.add, jnp.multiply, jnp.maximum],
+    2: [jnp.hypot, jnp.logaddexp, jnp.arctan2],
 }
+UNSAID = "has no annotation that says what it is"
 _DEEP = 3  # so many modules inside one another: where there is a choice, no further
 
 
@@ -149,6 +150,11 @@ def draw_value(drawing: Drawing, hint: Any, place: Place) -> Any:
     return _instance(drawing, hint, place)
 
 
+def says_nothing(hint: Any) -> bool:
+    """Whether an annotation is none, or as good as none."""
+    return hint in (Any, object, inspect.Parameter.empty)
+
+
 def _instance(drawing: Drawing, hint: Any, place: Place) -> Any:
     kind = typing.get_origin(hint) or hint
     if inspect.isclass(kind) and not _hypothesis.is_registered(kind):
@@ -156,12 +162,16 @@ def _instance(drawing: Drawing, hint: Any, place: Place) -> Any:
         for base in kind.__mro__:
             if base in _CLASSES and (plain or base is not object):
                 return _CLASSES[base](drawing, kind)
+    if hint is None:
+        return None
+    if kind is typing.Literal:
+        return drawing.draw(st.sampled_from(typing.get_args(hint)))
     if hint is int:
         return drawing.draw(st.integers(-10, 10))
     if hint is float:
         return drawing.draw(st.floats(-10, 10, allow_subnormal=False))
-    if hint in (Any, object, inspect.Parameter.empty):
-        raise place.error("has no annotation that says what it is")
+    if says_nothing(hint):
+        raise place.error(UNSAID)
     try:
         return drawing.draw(st.from_type(hint))
     except (ResolutionFailed, InvalidArgument) as error:
