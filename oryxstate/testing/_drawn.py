@@ -14,7 +14,7 @@ from oryxstate.testing._inputs import inputs as inputs_of
 from oryxstate.testing._laws import Case
 from oryxstate.testing._laws._case import COUNT
 from oryxstate.testing._modules import modules
-from oryxstate.testing._templates import TemplateExample
+from oryxstate.testing._catalogue import TemplateExample
 
 
 def is_drawn(subject: Any) -> bool:

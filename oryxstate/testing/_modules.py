@@ -1,0 +1,207 @@
+"""Which modules of a class are there?"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar, get_origin
+
+import jax
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.errors import FailedHealthCheck
+from jaxtyping import Float
+
+from oryxstate._module import _construct
+from oryxstate._module._base import Module
+from oryxstate.nn._layer import Layer
+from oryxstate.nn._rng import Rng
+from oryxstate.testing import _hypothesis, _shown
+from oryxstate.testing._arrays import arrays, is_array_hint, keys
+from oryxstate.testing._dimensions import Scope, Sizes, scopes
+from oryxstate.testing._hints import field_hints
+from oryxstate.testing._parameters import Parameters, draw_arguments, drawn, parameters_of
+from oryxstate.testing._templates import CATALOGUE, templates
+from oryxstate.testing._values import Drawing, draws
+
+M = TypeVar("M", bound=Module)
+
+_KNOWN: dict[type, dict[str, Any]] = {Rng: {"key": keys()}}  # says no more than `jax.Array`
+_HOPELESS = 60  # refused examples, with none that was taken; Hypothesis gives up soon after
+
+
+class Refused(NamedTuple):
+    """No module: the validation of its class raised.
+
+    Attributes:
+        error: what it raised.
+    """
+
+    error: Exception
+
+
+def modules(
+    kind: type[M], /, *, sizes: Sizes | Mapping[str, Any] | None = None, **fields: Any
+) -> st.SearchStrategy[M]:
+    """Strategy of the modules of a class.
+
+    Fields are drawn by their annotations, or have their defaults; modules inside likewise. Names
+    of axes have one length in all fields of one module, and others in the modules inside, as for
+    jaxtyping; those in `sizes` hold for these too. A class with an `__init__` of its own is called
+    with arguments drawn by the annotations of that; a layer with `initialize` is made by one of its
+    `templates`. What `__init__` or `__post_init__` refuse with a `ValueError` or `TypeError` is no
+    example. `st.from_type(kind)` is `modules(kind)`.
+
+    Args:
+        kind: the class; if it is abstract, all classes that are made of it.
+        sizes: lengths of axes by name; a `Sizes` shares them with other strategies.
+        **fields: strategies, or values, for fields or for parameters of `__init__`.
+
+    Raises:
+        TypeError: if it is no class of modules, or has no such field.
+
+    Example:
+        >>> from hypothesis import find
+        >>> from jaxtyping import Array, Float
+        >>> import oryxstate as ox
+        >>> from oryxstate.testing import code, modules
+        >>> class Scale(ox.Module):
+        ...     kernel: Float[Array, "n m"] = ox.param()
+        ...     bias: Float[Array, "m"] = ox.param()
+        ...     def call(self, x: Float[Array, "n"]) -> Float[Array, "m"]:
+        ...         return x @ self.kernel + self.bias
+        >>> found = find(modules(Scale), lambda scale: bool(scale.kernel.sum() > 1))
+        >>> print(code(found))
+        Scale(kernel=jnp.array([[2.0]], 'float32'), bias=jnp.array([0.0], 'float32'))
+    """
+    kind = get_origin(kind) or kind
+    if not (inspect.isclass(kind) and issubclass(kind, Module)):
+        raise TypeError(f"modules: give a class of modules, got {kind!r}.")
+    known = kind.__layout__.fields if issubclass(kind, Layer) else _parameters(kind).signature
+    for name in fields:
+        if name not in known:
+            raise TypeError(f"modules: {_construct.unknown_field(kind, name, known)}")
+    return _modules(kind, scopes(sizes), fields, {})
+
+
+@st.composite
+def _modules(
+    draw: Any, kind: Any, scopes: st.SearchStrategy[Scope], fields: dict, failed: dict
+) -> Any:
+    return _draw(Drawing(draw, draw(scopes), failed), kind, fields)
+
+
+@draws(Module)
+def _draw_inside(drawing: Drawing, kind: Any) -> Any:
+    """A module in a field of another, or among the arguments of a call."""
+    return _draw(drawing.inside(), kind, {})
+
+
+def _draw(drawing: Drawing, kind: Any, fields: Mapping[str, Any]) -> Any:
+    if inspect.isabstract(kind) or kind is Module:
+        kind = drawing.draw(st.sampled_from(_concrete(kind)))
+    attempt = _attempt(drawing, kind, {**_KNOWN.get(kind, {}), **fields})
+    return drawing.draw(attempt.filter(lambda made: not isinstance(made, Refused)))
+
+
+def _concrete(kind: Any) -> list[Any]:
+    """The classes to make instead of an abstract one."""
+    if kind in (Module, Layer):
+        return list(CATALOGUE)
+    below = [each for sub in kind.__subclasses__() for each in (sub, *sub.__subclasses__())]
+    found = [each for each in dict.fromkeys(below) if not inspect.isabstract(each)]
+    if not found:
+        raise TypeError(
+            f"modules: {kind.__name__} is abstract, and no class is made of it that is not. Give a "
+            f"strategy: `st.register_type_strategy({kind.__name__}, ...)`."
+        )
+    return found
+
+
+@st.composite
+def _attempt(draw: Any, outer: Drawing, kind: Any, fields: Mapping[str, Any]) -> Any:
+    """A module, or how it was refused; names get their lengths only if it is not."""
+    drawing = outer.attempt(draw)
+    prepare = _prepare_layer if issubclass(kind, Layer) else _prepare
+    make, how = prepare(drawing, kind, fields)
+    try:
+        module = make()
+    except (TypeError, ValueError) as error:
+        _count_refused(drawing.failed, kind, error)
+        return Refused(error)
+    drawing.failed[kind] = None
+    outer.scope.take(drawing.scope)
+    _shown.show(kind)
+    if how is not None:
+        _shown.remember(module, how)
+    return module
+
+
+def _prepare(drawing: Drawing, kind: Any, fields: Mapping[str, Any]) -> tuple[Any, Any]:
+    args, kwargs = draw_arguments(drawing, _parameters(kind), fields)
+    how = None if kind.__generated_init__ else lambda: _shown.call(kind.__name__, args, kwargs)
+    return lambda: kind(*args, **kwargs), how
+
+
+def _prepare_layer(drawing: Drawing, kind: Any, fields: Mapping[str, Any]) -> tuple[Any, Any]:
+    template, specs = drawing.draw(templates(kind))
+    key = drawing.draw(keys())
+    changed = {name: drawn(drawing.draw, value) for name, value in fields.items()}
+
+    def make() -> Any:
+        layer = template.init(key, *specs)
+        return layer.replace(**changed) if changed else layer
+
+    def how() -> str:
+        made = _shown.call(f"{_shown.code(template)}.init", (key, *specs))
+        return _shown.call(f"{made}.replace", (), changed) if changed else made
+
+    return make, how
+
+
+def _parameters(kind: Any) -> Parameters:
+    """What the constructor of a class takes."""
+    name = kind.__name__
+    found = parameters_of(kind.__init__, name, f"`modules({name}, {{}}=strategy)`").without("self")
+    if not kind.__generated_init__:
+        return found
+    hints = {field: _for_kind(kind, field, hint) for field, hint in field_hints(kind).items()}
+    return found._replace(hints=hints)
+
+
+def _for_kind(kind: Any, field: str, hint: Any) -> Any:
+    """An array that is learned is one of floats, if nothing else is said."""
+    info = kind.__layout__.infos.get(field)
+    learned = info is not None and info.kind in ("param", "child")
+    return Float[jax.Array, "..."] if learned and hint is jax.Array else hint
+
+
+def _count_refused(failed: dict[type, Any], kind: type, error: Exception) -> None:
+    """Raise if no example of a class was ever taken, rather than let Hypothesis give up.
+
+    Raises:
+        FailedHealthCheck: saying what refused them and what to do.
+    """
+    count = failed.setdefault(kind, 0)
+    if count is None:
+        return
+    failed[kind] = count + 1
+    now = settings.default
+    patient = now is not None and HealthCheck.filter_too_much in now.suppress_health_check
+    if failed[kind] >= _HOPELESS * (10 if patient else 1):
+        raise FailedHealthCheck(
+            f"no {kind.__name__} could be drawn: all of {failed[kind]} examples were refused, the "
+            f"last one with {type(error).__name__}: {error} Give strategies for the fields that "
+            f"this is about: `modules({kind.__name__}, field=strategy)`."
+        ) from error
+
+
+def _resolve(hint: Any) -> st.SearchStrategy[Any] | None:
+    """The strategy for `st.from_type` of a module class or an annotation of arrays."""
+    kind = get_origin(hint) or hint
+    if inspect.isclass(kind) and issubclass(kind, Module):
+        return modules(kind)
+    return arrays(hint) if is_array_hint(hint) and isinstance(hint, type) else None
+
+
+_hypothesis.resolve_types("oryxstate", _resolve)

@@ -1,0 +1,129 @@
+"""With which arguments can a function be called, by the annotations of its parameters?"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from hypothesis import strategies as st
+
+from oryxstate.testing._hints import field_hints, parameter_hints
+from oryxstate.testing._values import (
+    UNSAID,
+    Drawing,
+    NoStrategy,
+    Place,
+    bind,
+    draw_value,
+    draws,
+    says_nothing,
+)
+
+
+class Parameters(NamedTuple):
+    """The parameters of a function, and how they are spoken of.
+
+    Attributes:
+        signature: by name, without `self`.
+        hints: their annotations, evaluated.
+        owner: as "`Net.call`".
+        remedy: how to give a strategy for one of them, with a place for its name.
+    """
+
+    signature: dict[str, inspect.Parameter]
+    hints: Mapping[str, Any]
+    owner: str
+    remedy: str
+
+    def place(self, name: str) -> Place:
+        """What a parameter is called in messages."""
+        return Place(f"`{name}` of {self.owner}", self.remedy.format(name))
+
+    def without(self, *names: str) -> Parameters:
+        """All but some."""
+        rest = {n: p for n, p in self.signature.items() if n not in names}
+        return self._replace(signature=rest)
+
+
+def parameters_of(function: Callable[..., Any], owner: str, remedy: str) -> Parameters:
+    """The parameters of a function, or of a method with `self`."""
+    signature = dict(inspect.signature(function).parameters)
+    return Parameters(signature, parameter_hints(function), owner, remedy)
+
+
+def written(kind: Any) -> Callable[..., Any]:
+    """The method of a module class that its author wrote: `call` or `call_and_update`."""
+    hand = [m for m in (kind.call, kind.call_and_update) if hasattr(m, "__wrapped__")]
+    return hand[0] if hand else kind.call
+
+
+def draw_arguments(
+    drawing: Drawing, parameters: Parameters, given: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments; names of axes are shared among them.
+
+    Args:
+        drawing: what to draw with.
+        parameters: of the function.
+        given: strategies or values for some of them, by name. What they are drawn first, so that
+            the others fit them.
+
+    Raises:
+        NoStrategy: if there is no telling what a parameter takes, which has no default.
+    """
+    known = {name: drawn(drawing.draw, value) for name, value in given.items()}
+    for name, value in known.items():
+        bind(parameters.hints.get(name), value, drawing.scope)
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for name, parameter in parameters.signature.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        if name in known:
+            variable = parameter.kind is parameter.VAR_POSITIONAL
+            values = list(known[name]) if variable else [known[name]]
+        else:
+            values = _some(drawing, parameters, name)
+        drawing.scope.arguments.update((name, value) for value in values)
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            kwargs.update((name, value) for value in values)
+        else:
+            args.extend(values)
+    return tuple(args), kwargs
+
+
+def drawn(draw: Any, value: Any) -> Any:
+    """A value that a user gave, or one of the strategy that they gave."""
+    return draw(value) if isinstance(value, st.SearchStrategy) else value
+
+
+def _some(drawing: Drawing, parameters: Parameters, name: str) -> list[Any]:
+    """The value of a parameter, several for `*args`, none for a keyword whose default is used."""
+    parameter, place = parameters.signature[name], parameters.place(name)
+    hint = parameters.hints.get(name, parameter.empty)
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        if says_nothing(hint):
+            raise place.error(UNSAID)
+        return [draw_value(drawing, hint, place) for _ in range(drawing.draw(st.integers(0, 2)))]
+    if parameter.default is parameter.empty:
+        return [draw_value(drawing, hint, place)]
+    default = [] if parameter.kind is parameter.KEYWORD_ONLY else [parameter.default]
+    if name == "name" or not drawing.draw(st.booleans()):
+        return default
+    try:
+        return [draw_value(drawing, hint, place)]
+    except NoStrategy:
+        return default
+
+
+@draws(object)
+def _draw_dataclass(drawing: Drawing, kind: Any) -> Any:
+    """A plain dataclass, an Equinox module or a NamedTuple, in the scope around it."""
+    signature = dict(inspect.signature(kind).parameters)
+    hints = {**parameter_hints(kind.__init__), **field_hints(kind)}
+    remedy = f"`st.register_type_strategy({kind.__name__}, ...)`"
+    args, kwargs = draw_arguments(
+        drawing, Parameters(signature, hints, f"`{kind.__name__}`", remedy), {}
+    )
+    return kind(*args, **kwargs)
