@@ -116,7 +116,13 @@ def _check_drawn(drawn: st.SearchStrategy[Case], names: list[str]) -> Report:
     """The same modules and inputs each time; a law applies if it does to one of them."""
     reports: list[Report] = []
 
-    @hypothesis.settings(max_examples=EXAMPLES, derandomize=True, database=None, deadline=None)
+    @hypothesis.settings(
+        max_examples=EXAMPLES,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
     @hypothesis.given(drawn)
     def each(case: Case) -> None:
         reports.append(_check(case, names))

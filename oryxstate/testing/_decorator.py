@@ -78,7 +78,11 @@ def laws(
         def run(law: str, request: pytest.FixtureRequest) -> None:
             found: list[str | None] = []
 
-            @hypothesis.settings(max_examples=_max_examples(request.config))
+            @hypothesis.settings(
+                max_examples=_max_examples(request.config),
+                deadline=None,  # a law compiles
+                suppress_health_check=[hypothesis.HealthCheck.too_slow],
+            )
             @hypothesis.given(cases(subject, inputs, batched=batched, tolerance=tolerance))
             def each(case: Case) -> None:
                 try:

@@ -10,11 +10,12 @@ import jax
 from oryxstate._module import _pytree
 from oryxstate._module._base import Module
 from oryxstate.nn._template import Template
+from oryxstate.testing import _shown
+from oryxstate.testing._catalogue import TemplateExample
 from oryxstate.testing._inputs import inputs as inputs_of
 from oryxstate.testing._laws import Case
 from oryxstate.testing._laws._case import COUNT
 from oryxstate.testing._modules import modules
-from oryxstate.testing._catalogue import TemplateExample
 
 
 def is_drawn(subject: Any) -> bool:
@@ -74,6 +75,9 @@ def _module(draw: st.DrawFn, subject: Any) -> tuple[Any, tuple]:
             "or a strategy of modules."
         )
     return found, ()
+
+
+_shown.show(Case)
 
 
 def _sees_batches(module: Any) -> bool:

@@ -1,7 +1,8 @@
 """What does pytest offer to those who test models?
 
-Its own module, since pytest imports it before the first conftest.py: neither JAX nor oryxstate may
-be imported by then, or what a conftest.py sets in the environment comes too late.
+An installed package has this file as the module `pytest_oryxstate`, since pytest imports it before
+the first conftest.py: were JAX imported by then, what a conftest.py sets in the environment would
+come too late. For the same reason the functions import what they need.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     """Print the matrix, if that is asked for."""
     if not config.getoption("--ox-jax-matrix"):
         return None
-    from oryxstate.testing import jax_matrix
+    from oryxstate.testing._matrix import jax_matrix
 
     print(json.dumps(jax_matrix()))
     return 0
@@ -81,29 +82,24 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def _contexts(config: pytest.Config) -> Iterator[contextlib.AbstractContextManager]:
-    strict = config.getoption("--ox-strict")
-    leaks, annotations = map(config.getoption, ("--ox-check-leaks", "--ox-check-annotations"))
-    if strict or leaks:
+    for name in config.getoption("--ox-strict"):
+        yield _strict(name)
+    if config.getoption("--ox-check-leaks"):
         import jax
 
-        modes = dict(
-            zip(
-                STRICT,
-                (
-                    lambda: jax.numpy_dtype_promotion("strict"),
-                    lambda: jax.numpy_rank_promotion("raise"),
-                    lambda: jax.debug_nans(True),
-                ),
-                strict=True,
-            )
-        )
-        yield from (modes[name]() for name in strict)
-        if leaks:
-            yield jax.checking_leaks()
-    if annotations:
-        import oryxstate as ox
+        yield jax.checking_leaks()
+    if config.getoption("--ox-check-annotations"):
+        from oryxstate._module._annotations import check_annotations
 
-        yield ox.check_annotations()
+        yield check_annotations()
+
+
+def _strict(name: str) -> contextlib.AbstractContextManager:
+    import jax
+
+    if name == "promotion":
+        return jax.numpy_dtype_promotion("strict")
+    return jax.numpy_rank_promotion("raise") if name == "rank" else jax.debug_nans(True)
 
 
 @pytest.fixture
@@ -112,3 +108,18 @@ def ox_key(request: pytest.FixtureRequest) -> Any:
     import jax
 
     return jax.random.key(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
+def ox_tolerance() -> Callable[[Any], dict[str, float]]:
+    """The tolerances for results of a dtype, `np.testing.assert_allclose(..., **ox_tolerance(x))`.
+
+    Two thirds of the digits agree, as in the laws.
+    """
+    import jax.numpy as jnp
+
+    def tolerance(x: Any) -> dict[str, float]:
+        allowed = float(jnp.finfo(getattr(x, "dtype", x)).eps) ** (2 / 3)
+        return {"rtol": allowed, "atol": allowed}
+
+    return tolerance

@@ -49,7 +49,7 @@ class Case:
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     batched: bool = False
     tolerance: float | None = None
-    _traces: list[None] = dataclasses.field(default_factory=list, repr=False)
+    _traces: list[None] = dataclasses.field(default_factory=list, init=False, repr=False)
 
     @property
     def inputs(self) -> Any:

@@ -169,4 +169,4 @@ def widened(case: Case) -> Case:
 
     fields = {name: jax.tree.map(widen, getattr(case, name)) for name in ("module", "args")}
     kwargs = {key: jax.tree.map(widen, value) for key, value in case.kwargs.items()}
-    return dataclasses.replace(case, **fields, kwargs=kwargs, _traces=[])
+    return dataclasses.replace(case, **fields, kwargs=kwargs)
