@@ -98,14 +98,18 @@ def evaluate(model: Any, images: Array, labels: Array) -> tuple[Array, Array, Ar
     return *score(logits, labels), logits
 
 
+def make_optimizer(steps: int) -> optax.GradientTransformation:
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, PEAK_LEARNING_RATE, warmup_steps=math.ceil(steps / 10), decay_steps=steps
+    )
+    return optax.adamw(schedule, weight_decay=WEIGHT_DECAY)
+
+
 def train(options: Options, digits: Digits, screen: Screen) -> tuple[dict[str, Any], np.ndarray]:
     """Train a model; the figures of the run, and the logits of the test images."""
     steps = len(digits.train_labels) // BATCH_SIZE
     total = options.epochs * steps
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, PEAK_LEARNING_RATE, warmup_steps=math.ceil(total / 10), decay_steps=total
-    )
-    optimizer = optax.adamw(schedule, weight_decay=WEIGHT_DECAY)
+    optimizer = make_optimizer(total)
     train_step = make_train_step(optimizer)
 
     init_key, dropout_key = jax.random.split(jax.random.key(options.seed))

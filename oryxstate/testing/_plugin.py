@@ -82,7 +82,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def _contexts(config: pytest.Config) -> Iterator[contextlib.AbstractContextManager]:
-    for name in config.getoption("--ox-strict"):
+    for name in config.getoption("--ox-strict") or ():
         yield _strict(name)
     if config.getoption("--ox-check-leaks"):
         import jax
