@@ -194,10 +194,10 @@ def draw_array(draw: Any, hint: Any, scope: Scope, policy: Policy) -> Any:
 
 
 def _stacked(made: list[jax.Array], shape: tuple[int, ...]) -> jax.Array:
-    like = jax.random.key(0)
-    data = [jax.random.key_data(key) for key in (*made, like)]
-    words = jnp.stack(data)[:-1].reshape(*shape, *data[0].shape)
-    return jax.random.wrap_key_data(words, impl=jax.random.key_impl(like))
+    like = jax.random.key(0)  # there may be none
+    data = [np.asarray(jax.random.key_data(key)) for key in (*made, like)]
+    words = np.stack(data)[:-1].reshape(*shape, *data[0].shape)
+    return jax.random.wrap_key_data(jnp.array(words), impl=jax.random.key_impl(like))
 
 
 def _array_type(hint: Any) -> Any:

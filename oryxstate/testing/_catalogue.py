@@ -220,7 +220,7 @@ def self_attention(draw: Any, causal: bool) -> tuple[Any, tuple[int, ...]]:
 @layers(nn.Embedding)
 def _embedding(draw: Any, kind: Any) -> TemplateExample:
     template = kind.of(draw(st.integers(2, 4)), draw(few))
-    return template, (ArraySpec(draw(leads), "int32"),)
+    return TemplateExample(template, (ArraySpec(draw(leads), "int32"),))
 
 
 @layers(nn.SinusoidalPosition, nn.RotaryPosition)

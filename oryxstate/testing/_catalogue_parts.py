@@ -28,7 +28,8 @@ _cells = st.sampled_from([nn.SimpleRNNCell, nn.GRUCell, nn.LSTMCell])
 @layers(nn.Serial)
 def _serial(draw: Any, kind: Any) -> TemplateExample:
     template, specs = draw(CATALOGUE[nn.Dense])
-    return kind.of(template, draw(functions), *draw(st.lists(_dense_templates, max_size=1))), specs
+    more = draw(st.lists(_dense_templates, max_size=1))
+    return TemplateExample(kind.of(template, draw(functions), *more), specs)
 
 
 @layers(nn.FanOut)
@@ -52,7 +53,8 @@ def _residual(draw: Any, kind: Any) -> TemplateExample:
 @layers(nn.Branch)
 def _branch(draw: Any, kind: Any) -> TemplateExample:
     parts = [nn.Dense.of(draw(few))] * draw(few)
-    return kind.of(*parts), (ArraySpec((), "int32"), ArraySpec((*draw(leads), draw(few))))
+    specs = ArraySpec((), "int32"), ArraySpec((*draw(leads), draw(few)))
+    return TemplateExample(kind.of(*parts), specs)
 
 
 @layers(nn.Repeat, nn.Shared)
@@ -66,7 +68,7 @@ def _repeat(draw: Any, kind: Any) -> TemplateExample:
 @layers(nn.EMA)
 def _ema(draw: Any, kind: Any) -> TemplateExample:
     template, specs = draw(CATALOGUE[nn.Dense])
-    return kind.of(template, **chosen(draw, decay=(0.999, 0.5))), specs
+    return TemplateExample(kind.of(template, **chosen(draw, decay=(0.999, 0.5))), specs)
 
 
 @layers(nn.LoRA)
@@ -79,7 +81,7 @@ def _lora(draw: Any, kind: Any) -> TemplateExample:
 @layers(nn.SpectralNorm, nn.WeightNorm)
 def _kernel_norm(draw: Any, kind: Any) -> TemplateExample:
     inner, specs = draw(st.one_of(CATALOGUE[nn.Dense], CATALOGUE[nn.Conv]))
-    return kind.of(inner), specs
+    return TemplateExample(kind.of(inner), specs)
 
 
 @layers(nn.RNN)

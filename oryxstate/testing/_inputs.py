@@ -109,7 +109,7 @@ class _Parts(NamedTuple):
 
 @st.composite
 def _inputs(draw: Any, parts: _Parts, scopes: st.SearchStrategy[Scope], failed: dict) -> Any:
-    drawing = Drawing(draw, draw(scopes).copy(), failed)
+    drawing = Drawing(draw, draw(scopes), failed)
     _bind_fields(parts.module, drawing.scope)
     drawing.scope.arguments["self"] = parts.module
     drawing.scope.leading = parts.leading

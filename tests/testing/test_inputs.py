@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, jaxtyped
 
 import oryxstate as ox
 from oryxstate import nn
-from oryxstate.testing import arrays, inputs, modules
+from oryxstate.testing import Sizes, arrays, inputs, modules
 
 THREE = jnp.ones((2, 3))
 
@@ -110,6 +110,15 @@ def test_other_names_are_free():
     assert x.shape == (6, 2)
     ((x,), _) = find(inputs(linear, sizes={"in": 5}), lambda call: True)
     assert x.shape[1] == 5  # what is said goes first
+
+
+@given(st.data())
+def test_names_are_shared_with_targets(data):
+    sizes = Sizes()
+    linear = data.draw(modules(Linear, sizes=sizes, bias=None))
+    (x,), _ = data.draw(inputs(linear, sizes=sizes))
+    target = data.draw(arrays(Float[Array, "b out"], sizes=sizes))
+    assert linear(x).shape == target.shape
 
 
 @settings(max_examples=10)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from jaxtyping import Array, Float, Int, Key
 
@@ -206,11 +206,11 @@ def printed(test):
 def test_a_falsifying_example_can_be_run():
     seen = {}
 
-    @settings(database=None)
+    @settings(database=None, phases=[Phase.generate, Phase.shrink])
     @given(
         outer=modules(Outer),
         own=modules(Own),
-        layer=modules(nn.Dense),
+        layer=modules(nn.Dropout),
         x=arrays(Float[Array, "n"]),
         key=keys(),
         example=templates(nn.Conv),
