@@ -143,7 +143,7 @@ def test_importing_the_package_imports_no_extra():
 def test_public_names_exist_and_are_sorted():
     assert list(oryxstate.__all__) == sorted(oryxstate.__all__)
     public = {name for name in vars(oryxstate) if not name.startswith("_")}
-    assert public == set(oryxstate.__all__)
+    assert public - {"testing"} == set(oryxstate.__all__)  # an attribute once somebody imports it
 
 
 @pytest.mark.parametrize("name", oryxstate.__all__)
