@@ -58,7 +58,7 @@ def test_the_code_of_a_page_runs_and_prints_what_it_shows(page, tmp_path, monkey
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_has_a_language_that_is_known(page):
-    assert {block.language for block in blocks(page)} <= {"python", "text", "sh"}
+    assert {block.language for block in blocks(page)} <= {"python", "text", "sh", "yaml"}
     assert page.read_text().count("```") == 2 * len(blocks(page))
 
 
