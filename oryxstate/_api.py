@@ -66,7 +66,7 @@ def call_and_update(obj: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         TypeError: if `obj` cannot be called.
         EffectError: if an update cannot be given a meaning (see `oryxstate.EffectError`).
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> class Counter(ox.Module):
@@ -116,7 +116,7 @@ def init(obj: Any, *, name: str | None = None) -> Callable[..., Any]:
     Raises:
         TypeError: if `obj` is not callable.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> def dense(x, init_key=None):
@@ -145,7 +145,7 @@ def spec(obj: Any) -> Callable[..., Any]:
         A function from specs (`ArraySpec`, `jax.ShapeDtypeStruct`, arrays, Python scalars, or
         pytrees of them) to a pytree of `ArraySpec`.
 
-    Example:
+    Examples:
         >>> import oryxstate as ox
         >>> ox.spec(lambda x, y: x @ y)(ox.ArraySpec((2, 3)), ox.ArraySpec((3, 4)))
         float32[2,4]

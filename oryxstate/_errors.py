@@ -30,7 +30,7 @@ class InputError(ValueError):
         got: the specs of what it was given.
         path: where the layer stands in the model, empty for the model itself.
 
-    Example:
+    Examples:
         >>> from oryxstate import ArraySpec
         >>> from oryxstate._errors import InputError
         >>> print(InputError("Dense", "[..., 3]", ArraySpec((2, 4))).inside("layers[0]"))

@@ -36,7 +36,7 @@ def variable(value: Any, *, name: str) -> Any:
         ValueError: if the function declares two variables of this name, or another structure,
             shape or dtype than when it was initialized.
 
-    Example:
+    Examples:
         >>> import jax
         >>> import oryxstate as ox
         >>> def count(x):

@@ -30,7 +30,7 @@ def partition(model: M) -> tuple[M, M]:
     Returns:
         `(params, rest)`, both of the structure of `model`, with None for the leaves of the other.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> class Scale(ox.Module):
@@ -101,7 +101,7 @@ def value_and_grad(
         A function that returns `(loss, gradient)`, or `((loss, aux), gradient)`. The gradient has
         the structure of the model, with None for all that is not learned, as optax takes it.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> class Scale(ox.Module):

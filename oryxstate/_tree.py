@@ -27,7 +27,7 @@ class ArraySpec:
         TypeError: if the shape is not made of integers, or the dtype is none.
         ValueError: if a length is negative.
 
-    Example:
+    Examples:
         >>> from oryxstate import ArraySpec
         >>> ArraySpec((8, 4)), ArraySpec(3, "int32")
         (float32[8,4], int32[3])
@@ -88,7 +88,7 @@ def make_array_spec(value: Any) -> Any:
     Raises:
         TypeError: if a leaf has no shape and dtype, naming its path.
 
-    Example:
+    Examples:
         >>> from oryxstate import make_array_spec
         >>> import jax.numpy as jnp
         >>> make_array_spec({"x": jnp.zeros((2, 3)), "n": 1})
@@ -127,7 +127,7 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     Returns:
         A new dictionary from paths as one writes them to leaves, in the order of the fields.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> class Norm(ox.Module):

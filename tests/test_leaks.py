@@ -39,6 +39,11 @@ def test_leaked_live_module(use):
     healthy()
 
 
+def test_a_leaked_module_can_be_printed():
+    """By a debugger, or by pytest beside the traceback of another error."""
+    assert repr(leaked(lambda m: m)) == "<Acc of a root call that has ended>"
+
+
 @pytest.mark.parametrize("use", ["call", "assign"])
 def test_leaked_value(use):
     """A module that crossed a pytree operation in the call that has ended."""

@@ -70,7 +70,7 @@ def per_example(
         inputs: arrays of one example.
         avals: what JAX knows of `outputs` and `new`, from `avals_of`.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from oryxstate._effects import _batched
         >>> def batch(shared, inputs):

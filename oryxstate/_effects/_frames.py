@@ -23,7 +23,7 @@ class Frame:
     Attributes:
         model: what is called, if this is the frame of a root call.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from oryxstate._effects import _frames, _primitives
         >>> from oryxstate._effects._names import Name

@@ -23,7 +23,7 @@ def for_each_example(key: Any, mapped: Any) -> Any:
         key: a key, or the uint32 data of one.
         mapped: a pytree; its arrays say which `vmap`s are meant.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from oryxstate._effects import _keys
         >>> key, xs = jax.random.key(0), jnp.zeros(3)

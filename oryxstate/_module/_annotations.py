@@ -49,7 +49,7 @@ def check_annotations(enabled: bool = True) -> contextlib.AbstractContextManager
     Raises:
         ImportError: if beartype is not installed.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from jaxtyping import Array, Float

@@ -35,7 +35,7 @@ class Module(metaclass=_construct.ModuleMeta):
     (configuration), or without specifier: other modules, containers of them, arrays (which are
     params).
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> class Mean(ox.Module):
@@ -120,6 +120,8 @@ class Module(metaclass=_construct.ModuleMeta):
         return jax.tree.unflatten(treedef, [copy.deepcopy(leaf, memo) for leaf in leaves])
 
     def __repr__(self) -> str:
+        if _live.is_live(self) and self.__dict__[_pytree.PLACE].ended:  # as a debugger asks
+            return f"<{type(self).__name__} of a root call that has ended>"
         return eqx.tree_pformat(_pytree.value_of(self))
 
     # A container of variables -----------------------------------------------------------------
@@ -176,7 +178,7 @@ class Module(metaclass=_construct.ModuleMeta):
             TypeError: for a field that is not there or a value it cannot hold.
             AnnotationError: for one that does not fit, while `check_annotations` is on.
 
-        Example:
+        Examples:
             >>> import jax.numpy as jnp
             >>> import oryxstate as ox
             >>> class Scale(ox.Module):

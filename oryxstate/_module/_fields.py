@@ -45,7 +45,7 @@ def param(*, converter: Callable[[Any], Any] | None = None, **options: Any) -> A
         **options: `default`, `default_factory`, `init`, `repr`, `kw_only` and `metadata`, as for
             `dataclasses.field`.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import oryxstate as ox
         >>> class Scale(ox.Module):
@@ -74,7 +74,7 @@ def state(
         **options: `default`, `default_factory`, `init`, `repr`, `kw_only` and `metadata`, as for
             `dataclasses.field`.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import oryxstate as ox
         >>> class Counter(ox.Module):
@@ -96,7 +96,7 @@ def static(*, converter: Callable[[Any], Any] | None = None, **options: Any) -> 
         **options: `default`, `default_factory`, `init`, `repr`, `kw_only` and `metadata`, as for
             `dataclasses.field`.
 
-    Example:
+    Examples:
         >>> import oryxstate as ox
         >>> class Power(ox.Module):
         ...     exponent: int = ox.static(default=2)

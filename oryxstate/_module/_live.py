@@ -57,10 +57,14 @@ class Place:
         Raises:
             EffectError: if that has ended.
         """
-        frame = self.root.frame
-        if frame is None or frame.closed:
+        if self.ended:
             raise EffectError(ENDED.format(path=self.path or "root", kind=self.kind))
-        return frame
+        return self.root.frame
+
+    @property
+    def ended(self) -> bool:
+        """Whether the root call has ended, or not begun."""
+        return self.root.frame is None or self.root.frame.closed
 
     def name(self, field: str) -> Name:
         """The variable behind a state field."""

@@ -21,7 +21,7 @@ class PReLU(Layer):
         slope: of negative inputs: one for all features, `[]`, or `[features]`.
         dtype: the dtype to compute in; that of input and slope together if None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

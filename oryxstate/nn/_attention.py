@@ -41,7 +41,7 @@ class MultiHeadAttention(Heads):
         rotary_base: the base of rotary positions of queries and keys, or None.
         causal: whether each step looks only at itself and those before it.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

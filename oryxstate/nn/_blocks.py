@@ -29,7 +29,7 @@ class MLP(Layer):
         layers: of `Dense`.
         activation: an elementwise function.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn
@@ -114,7 +114,7 @@ class TransformerBlock(Layer):
         mlp_norm: the norm before the network.
         dropout: the `Dropout` after both, or None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

@@ -26,7 +26,7 @@ class SimpleRNNCell(Gated):
         bias: `[features]`.
         dtype: the dtype to compute in; that of input and parameters together if None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn
@@ -69,7 +69,7 @@ class GRUCell(Gated):
         recurrent_bias: `[features]`.
         dtype: the dtype to compute the gates in; that of input and parameters together if None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn
@@ -121,7 +121,7 @@ class LSTMCell(Gated):
         bias: `[4 * features]`.
         dtype: the dtype to compute the gates in; that of input and parameters together if None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

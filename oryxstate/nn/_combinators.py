@@ -31,7 +31,7 @@ class Serial(_Parts):
 
     What a layer returns as a tuple are the inputs of the next one.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

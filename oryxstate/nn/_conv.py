@@ -209,7 +209,7 @@ class Conv(WithFeatures):
         groups: into how many groups the channels fall.
         dtype: the dtype to compute in; that of input and parameters together if None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

@@ -34,7 +34,7 @@ class ConvTranspose(WithFeatures):
         groups: into how many groups the channels fall.
         dtype: the dtype to compute in; that of input and parameters together if None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from oryxstate import nn
         >>> nn.ConvTranspose.of(3, (4, 4), strides=2, padding="SAME").spec(jnp.ones((4, 4, 16)))

@@ -27,7 +27,7 @@ class Embedding(Layer):
         embedding: `[vocabulary, features]`.
         dtype: the dtype of the output; that of the parameter if None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn
@@ -100,7 +100,7 @@ class SinusoidalPosition(Layer):
 
     Source: Vaswani et al., Attention Is All You Need, 2017.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from oryxstate import nn
         >>> nn.SinusoidalPosition()(jnp.zeros((2, 2))).round(3).tolist()
@@ -142,7 +142,7 @@ def rotary(x: jax.Array, positions: Any, base: float = 10000.0) -> jax.Array:
     Raises:
         ValueError: if the features are odd or the positions are not those of the first axes.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from oryxstate import nn
         >>> nn.rotary(jnp.array([[1.0, 0.0]]), jnp.array([jnp.pi / 2])).round(3).tolist()
@@ -170,7 +170,7 @@ class RotaryPosition(Layer):
     Attributes:
         base: of the frequencies.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from oryxstate import nn
         >>> nn.RotaryPosition()(jnp.ones((5, 2, 4))).shape

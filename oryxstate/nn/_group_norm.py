@@ -71,7 +71,7 @@ class GroupNorm(_Grouped):
         epsilon: added to the variance.
         dtype: of the output; that of the input and parameters together if None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn
@@ -137,7 +137,7 @@ class InstanceNorm(_Grouped):
         epsilon: added to the variance.
         dtype: of the output; that of the input and parameters together if None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

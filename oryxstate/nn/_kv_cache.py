@@ -36,7 +36,7 @@ class CachedAttention(Heads):
         values: likewise.
         length: the number of steps so far, int32.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

@@ -42,7 +42,7 @@ class Layer(Module):
     every layer that takes them and was not given them. `rng` is a random key, of which each layer
     gets one of its own, at each call and for each example of a `vmap`.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

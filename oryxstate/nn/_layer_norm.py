@@ -49,7 +49,7 @@ class LayerNorm(Layer):
         epsilon: added to the variance.
         dtype: of the output; that of the input and parameters together if None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn
@@ -122,7 +122,7 @@ class RMSNorm(Layer):
         epsilon: added to the mean of the squares.
         dtype: of the output; that of the input and the scale together if None.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from oryxstate import nn
         >>> nn.RMSNorm(jnp.ones(2))(jnp.array([3.0, 3.0])).round(3).tolist()

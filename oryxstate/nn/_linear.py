@@ -22,7 +22,7 @@ class Dense(Layer):
         bias: `[out]`, or None.
         dtype: the dtype to compute in; that of input and parameters together if None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

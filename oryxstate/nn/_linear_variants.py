@@ -75,7 +75,7 @@ class Einsum(Layer):
         equation: `x,kernel->y`, as for `jnp.einsum`.
         dtype: the dtype to compute in; that of input and parameters together if None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn
@@ -172,7 +172,7 @@ class Bilinear(Layer):
         bias: `[features]`, or None.
         dtype: the dtype to compute in; that of inputs and parameters together if None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

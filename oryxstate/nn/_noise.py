@@ -19,7 +19,7 @@ class Dropout(Layer):
     Only while training; `rng` may be left out otherwise. Source: Srivastava et al., Dropout: A
     Simple Way to Prevent Neural Networks from Overfitting, 2014.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from oryxstate import nn
         >>> dropout, x = nn.Dropout(0.5), jnp.ones(4)
@@ -67,7 +67,7 @@ class DropPath(Dropout):
     Attributes:
         rate: the probability, below 1.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from oryxstate import nn
         >>> path, x = nn.DropPath(0.5), jnp.ones(3)
@@ -88,7 +88,7 @@ class GaussianNoise(Layer):
     Attributes:
         stddev: the standard deviation of what is added.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from oryxstate import nn
         >>> noise, x = nn.GaussianNoise(0.1), jnp.ones(3)

@@ -41,7 +41,7 @@ class BatchNorm(Layer):
         axis_name: named axes of other `vmap`s or of devices (`shard_map`) to average over too.
         dtype: of the output; that of the input and parameters together if None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

@@ -20,7 +20,7 @@ from oryxstate.nn._template import Template, in_spec_of, inputs_of
 class Lambda(Layer):
     """A function as a layer.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from oryxstate import nn
         >>> nn.Lambda(jnp.square)(jnp.array(3.0))

@@ -110,7 +110,7 @@ class MaxPool(_Pool):
         strides: the steps from one window to the next; as long as the window if None.
         padding: "SAME", "VALID", an integer, or (before, after) of each spatial axis.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from oryxstate import nn
         >>> nn.MaxPool(2)(jnp.array([[1.0], [4.0], [3.0], [2.0]])).ravel()
@@ -135,7 +135,7 @@ class SumPool(_Pool):
         strides: the steps from one window to the next; as long as the window if None.
         padding: "SAME", "VALID", an integer, or (before, after) of each spatial axis.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from oryxstate import nn
         >>> nn.SumPool(2)(jnp.array([[1.0], [4.0], [3.0], [2.0]])).ravel()
@@ -160,7 +160,7 @@ class AvgPool(_Pool):
         strides: the steps from one window to the next; as long as the window if None.
         padding: "SAME", "VALID", an integer, or (before, after) of each spatial axis.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from oryxstate import nn
         >>> nn.AvgPool(2, padding=1)(jnp.array([[1.0], [4.0], [3.0], [2.0]])).ravel()

@@ -71,7 +71,7 @@ class AdaptiveAvgPool(_AdaptivePool):
     Attributes:
         output_size: the number of cells along each spatial axis, or one integer for all.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from oryxstate import nn
         >>> nn.AdaptiveAvgPool(2)(jnp.array([[1.0], [3.0], [5.0]])).ravel()
@@ -98,7 +98,7 @@ class AdaptiveMaxPool(_AdaptivePool):
     Attributes:
         output_size: the number of cells along each spatial axis, or one integer for all.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from oryxstate import nn
         >>> nn.AdaptiveMaxPool(2)(jnp.array([[1.0], [3.0], [5.0]])).ravel()
@@ -140,7 +140,7 @@ class GlobalAvgPool(_GlobalPool):
 
     Source: Lin et al., Network In Network, 2013.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from oryxstate import nn
         >>> nn.GlobalAvgPool()(jnp.array([[1.0, 0.0], [3.0, 0.0]]))
@@ -155,7 +155,7 @@ class GlobalAvgPool(_GlobalPool):
 class GlobalMaxPool(_GlobalPool):
     """The maximum of each channel over all spatial axes.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from oryxstate import nn
         >>> nn.GlobalMaxPool()(jnp.array([[1.0, 0.0], [3.0, 0.0]]))

@@ -26,7 +26,7 @@ class RecurrentCell(Layer):
     Attributes:
         carry: what the last call left, an array or a pytree of arrays; zeros at first.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

@@ -56,7 +56,7 @@ class Repeat(Layer):
         remat: whether each is computed again on the way back (`jax.checkpoint`), which saves the
             memory of what is inside.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

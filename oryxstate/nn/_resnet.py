@@ -32,7 +32,7 @@ class ResNetBlock(Layer):
         body: `[..., in]` to `[..., features]`.
         shortcut: likewise, or None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

@@ -26,7 +26,7 @@ class Rng(Module):
     Attributes:
         key: the key, typed or as uint32 data, from which the next one is split.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

@@ -31,7 +31,7 @@ class RNN(Layer):
         reverse: whether to go backward.
         return_sequence: whether all outputs are returned, or that of the step made last alone.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn
@@ -110,7 +110,7 @@ class Bidirectional(Layer):
         forward: the `RNN` of the one cell.
         backward: the reversed `RNN` of the other, with parameters of its own.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

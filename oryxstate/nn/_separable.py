@@ -34,7 +34,7 @@ class DepthwiseConv(Convolution):
         groups: the number of channels.
         dtype: the dtype to compute in; that of input and parameters together if None.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from oryxstate import nn
         >>> depthwise = nn.DepthwiseConv.of((3, 3), multiplier=2, padding="SAME")
@@ -112,7 +112,7 @@ class SeparableConv(Layer):
         depthwise: over space, `in` to `in * multiplier` channels.
         pointwise: over channels, to `features`, with the bias.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

@@ -90,7 +90,7 @@ class SpectralNorm(_Reparametrized):
         field: the name of the kernel.
         iterations: of each call while training.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn
@@ -178,7 +178,7 @@ class WeightNorm(_Reparametrized):
         scale: `[features]`.
         field: the name of the kernel.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

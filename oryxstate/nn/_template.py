@@ -32,7 +32,7 @@ class Template(Generic[L]):
         args: positional arguments of its `initialize` after `init_key` and `in_spec`.
         options: keyword arguments of it, as pairs.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from oryxstate import nn
         >>> template = nn.Dense.of(4) >> jax.nn.relu >> nn.Dense.of(2)

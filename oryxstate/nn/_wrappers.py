@@ -82,7 +82,7 @@ class LoRA(Layer):
         alpha: the scale of the update is `alpha / rank`.
         dtype: the dtype to compute in.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate import nn

@@ -65,7 +65,7 @@ def arrays(
     Raises:
         TypeError: if it is no annotation of an array, or there is none of its dtype.
 
-    Example:
+    Examples:
         >>> from hypothesis import find
         >>> from jaxtyping import Array, Float
         >>> from oryxstate.testing import arrays
@@ -97,7 +97,7 @@ def array_specs(
         annotation: as for `arrays`.
         sizes: lengths of axes by name.
 
-    Example:
+    Examples:
         >>> from hypothesis import find
         >>> from jaxtyping import Array, Float
         >>> from oryxstate.testing import array_specs
@@ -119,7 +119,7 @@ def _array_specs(draw: Any, arms: tuple, scopes: st.SearchStrategy[Scope]) -> Ar
 def keys(draw: Any) -> jax.Array:
     """Strategy of random keys, which shrink to `jax.random.key(0)`.
 
-    Example:
+    Examples:
         >>> from hypothesis import find
         >>> from oryxstate.testing import code, keys
         >>> print(code(find(keys(), lambda key: True)))
@@ -134,7 +134,7 @@ def pytrees(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     Args:
         leaves: strategy of the leaves.
 
-    Example:
+    Examples:
         >>> from hypothesis import find
         >>> from hypothesis import strategies as st
         >>> from oryxstate.testing import pytrees

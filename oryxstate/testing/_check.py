@@ -70,7 +70,7 @@ def check_module(
         ValueError: for a law that does not exist.
         TypeError: for what is no module, or arguments of modules that are drawn.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate.testing import check_module

@@ -24,7 +24,7 @@ def laws(
     *,
     only: Collection[str] | None = None,
     skip: Collection[str] = (),
-    batched: bool = False,
+    batched: bool | None = None,
     tolerance: float | None = None,
 ) -> Callable[[Callable[[Case], None]], Callable[..., None]]:
     """Make tests of a function: one for each law, and one of what the function says itself.
@@ -33,14 +33,14 @@ def laws(
     its test, with the reason.
 
     Args:
-        subject: a module class, a module, a strategy of modules, a template or a strategy of
-            `templates`.
+        subject: a class of modules, a module, a `TemplateExample`, or a strategy of one of the two.
         inputs: the arguments of a call as a tuple, a strategy of `(args, kwargs)`, or a function
             that returns one of the two for a module; by default what `oryxstate.testing.inputs`
             finds in the annotations.
         only: the names of laws to check, all of `LAWS` by default.
         skip: the names of laws that need not hold.
-        batched: whether to map the calls over examples (see `check_module`).
+        batched: whether to map the calls over examples; by default they are if inputs are drawn
+            and there is a layer that sees the whole batch, as `nn.BatchNorm`.
         tolerance: how far floating-point results may be apart (see `check_module`).
 
     Returns:
@@ -51,7 +51,7 @@ def laws(
         ValueError: for a law that does not exist.
         TypeError: for a function that takes something else.
 
-    Example:
+    Examples:
         A file of tests:
 
         >>> import jax.numpy as jnp
@@ -78,13 +78,17 @@ def laws(
         def run(law: str, request: pytest.FixtureRequest) -> None:
             found: list[str | None] = []
 
+            __tracebackhide__ = True  # from pytest, which shows what the law or the body says
+
             @hypothesis.settings(
+                phases=set(hypothesis.Phase) - {hypothesis.Phase.explain},
                 max_examples=_max_examples(request.config),
                 deadline=None,  # a law compiles
                 suppress_health_check=[hypothesis.HealthCheck.too_slow],
             )
             @hypothesis.given(cases(subject, inputs, batched=batched, tolerance=tolerance))
             def each(case: Case) -> None:
+                __tracebackhide__ = True
                 try:
                     checks[law](case)
                     found.append(None)

@@ -28,7 +28,7 @@ class Sizes:
         lengths: an integer for each name, a tuple for a variadic one (`*batch`), or a strategy of
             these; names that are not there get a length of 1 to 4, or up to two axes.
 
-    Example:
+    Examples:
         >>> from hypothesis import given
         >>> from jaxtyping import Array, Float
         >>> from oryxstate.testing import Sizes, arrays
@@ -142,7 +142,7 @@ class Axis(NamedTuple):
 def axes_of(shape: str) -> tuple[Axis, ...]:
     """The axes of an annotation's shape, which jaxtyping has found to be valid.
 
-    Example:
+    Examples:
         >>> [axis.text for axis in axes_of("*batch #n rows=3 n+1")]
         ['batch', 'n', '3', 'n+1']
     """

@@ -57,7 +57,7 @@ def inputs(
         TypeError: for an argument that the call does not take; when an example is drawn, for a
             parameter without a default whose annotation does not tell what it is.
 
-    Example:
+    Examples:
         >>> from hypothesis import find
         >>> import jax, jax.numpy as jnp
         >>> from jaxtyping import Array, Float

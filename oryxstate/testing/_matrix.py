@@ -15,7 +15,7 @@ def jax_matrix() -> list[dict[str, str]]:
 
     `pytest --ox-jax-matrix` prints it as JSON.
 
-    Example:
+    Examples:
         >>> from oryxstate.testing import jax_matrix
         >>> jax_matrix()[0]
         {'python': '3.11', 'jax': '0.10.0'}

@@ -60,7 +60,7 @@ def modules(
     Raises:
         TypeError: if it is no class of modules, or has no such field.
 
-    Example:
+    Examples:
         >>> from hypothesis import find
         >>> from jaxtyping import Array, Float
         >>> import oryxstate as ox

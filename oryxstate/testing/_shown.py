@@ -37,7 +37,7 @@ def code(value: Any) -> str:
     Args:
         value: such a value.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from oryxstate import nn
         >>> from oryxstate.testing import code
@@ -66,7 +66,7 @@ def rebuild(kind: type, **fields: Any) -> Any:
         kind: the class.
         **fields: all of its fields, as they are.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import oryxstate as ox
         >>> from oryxstate.testing import code, rebuild

@@ -35,7 +35,7 @@ def templates(kind: type[Layer] | None = None) -> st.SearchStrategy[TemplateExam
     Raises:
         TypeError: if it is no class of layers that can be made.
 
-    Example:
+    Examples:
         >>> from hypothesis import find
         >>> from oryxstate import nn
         >>> from oryxstate.testing import templates

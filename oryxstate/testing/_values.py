@@ -82,7 +82,7 @@ def values(hint: Any, *, sizes: Sizes | Mapping[str, Any] | None = None) -> st.S
             functions of JAX that can be pickled; anything else that `st.from_type` knows.
         sizes: lengths of axes by name.
 
-    Example:
+    Examples:
         >>> from hypothesis import find
         >>> from jaxtyping import Array, Float
         >>> from oryxstate.testing import values

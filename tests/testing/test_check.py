@@ -191,8 +191,19 @@ def test_the_report_says_what_was_checked():
 def test_only_the_laws_that_are_asked_for():
     given = Cancels(ONE), X / 7
     assert check_module(*given, laws=["scan_is_loop", "runs"]).checked == ("runs", "scan_is_loop")
-    assert "float64_agreement" not in check_module(*given, skip=["float64_agreement"]).checked
-    assert "float64_agreement" in check_module(*given, tolerance=0.5).checked
+    assert "purity" not in check_module(Count(jnp.int32(0)), X, skip=["purity"]).checked
+
+
+def test_a_tolerance_may_be_given():
+    given, options = (Cancels(ONE), X / 7), {"laws": ["float64_agreement"]}
+    assert failed_laws(*given, **options) == ("float64_agreement",)
+    assert check_module(*given, tolerance=0.5, **options).checked == ("float64_agreement",)
+
+
+def failed_laws(*args, **options):
+    with pytest.raises(LawError) as caught:
+        check_module(*args, **options)
+    return caught.value.laws
 
 
 def test_all_laws_that_do_not_hold_are_named():
@@ -211,7 +222,9 @@ def test_unknown_laws(option):
 
 
 def test_what_is_no_module():
-    with pytest.raises(TypeError, match=r"takes a module, but Count is a class. Make one of it"):
+    with pytest.raises(
+        TypeError, match=r"draws the inputs of modules that it draws\. Give a module"
+    ):
         check_module(Count, X)
     model = Affine(jnp.tanh, Count(jnp.int32(0)))
     with pytest.raises(TypeError, match=r"`weight` of Affine is .*, no array.*`ox.Module`"):

@@ -36,7 +36,7 @@ class Case:
             trains in one, as with `nn.BatchNorm`. Arrays in `args` then have a leading axis.
         tolerance: how far inexact numbers may be apart (see `difference`).
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from oryxstate import nn
         >>> from oryxstate.testing._laws import LAWS, Case
@@ -136,6 +136,7 @@ def law(check: Callable[[Case], None]) -> Callable[[Case], None]:
 
     @functools.wraps(check)
     def checked(case: Case) -> None:
+        __tracebackhide__ = True  # from pytest
         try:
             check(case)
         except (LawError, NotApplicable):
