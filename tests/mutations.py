@@ -515,7 +515,7 @@ MUTATIONS = [
         "_purify.py",
         "known = tuple(indices) if len(indices) == len(refs) else ()",
         "known = ()",
-        (TABLE, ROOTS, REDUCE),
+        ("tests/test_members.py",),
     ),
     Mutation(
         "what a body declares has no structure",
