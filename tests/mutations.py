@@ -524,11 +524,4 @@ MUTATIONS = [
         "None",
         FUNCTIONS,
     ),
-    Mutation(
-        "two variables of a jaxpr are one",
-        "_names.py",
-        "type(other) is StateEffect and self.name == other.name",
-        "type(other) is StateEffect",
-        (ERRORS, TABLE, *FUNCTIONS),
-    ),
 ]

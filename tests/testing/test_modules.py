@@ -266,7 +266,6 @@ def test_a_registered_strategy_goes_first():
         (complex, 0j),
         (N, 0),
     ],
-    ids=str,
 )
 def test_values(hint, simplest):
     found = find(values(hint), lambda value: True)

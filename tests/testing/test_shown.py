@@ -152,7 +152,6 @@ def test_any_array(data):
             "Affine(weight=jnp.array([1.0], 'float32'), activation=jnp.sin)",
         ),
     ],
-    ids=str,
 )
 def test_code(value, text):
     assert code(value) == text
