@@ -72,6 +72,12 @@ def test_laws_are_chosen(tmp_path):
     assert "ox_law(name)" in run(tmp_path, text, "--markers").stdout
 
 
+def test_several_processes_share_the_tests(tmp_path):
+    text = "@laws(Scale)\ndef test_scale(case):\n    pass\n"
+    options = "-p", "xdist", "-n", "2", "--ox-max-examples=1", "--ox-strict=promotion"
+    assert outcomes(run(tmp_path, text, *options)) == {"passed": len(LAWS) + 1}
+
+
 def test_a_broken_law_names_it_and_how_to_see_it_again(tmp_path):
     text = """
 class Root(Scale):
