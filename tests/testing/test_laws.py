@@ -13,12 +13,9 @@ import jax.numpy as jnp
 import pytest
 from broken import ONE, X
 from broken_more import Count
-from catalogue import CATALOGUE
 from hypothesis import given, settings
 from strategies import inputs, modules
 
-import oryxstate as ox
-from oryxstate._module._keywords import taken_inside
 from oryxstate.testing._check import check_module
 from oryxstate.testing._laws import LAWS, Case, LawError, _transformed, meaning
 
@@ -93,20 +90,6 @@ def test_laws_say_what_they_mean_in_one_line(name):
 def test_no_law_fails_for_a_right_module(module, x):
     """Of any fields, children and loops."""
     check_module(module, x, laws=EAGER)
-
-
-@pytest.mark.parametrize("name", CATALOGUE)
-def test_layers(name):
-    """All laws, training where they can."""
-    template, specs, batched = CATALOGUE[name]
-    model = ox.init(template)(KEY, *specs)
-    taken = taken_inside(model)
-    given = {"training": True, "rng": KEY}
-    keywords = {key: value for key, value in given.items() if key in taken}
-    batched = batched and "training" in taken
-    args = [jnp.ones((2,) * batched + spec.shape, spec.dtype) for spec in specs]
-    report = check_module(model, *args, batched=batched, **keywords)
-    assert set(EAGER) <= {*report.checked, "annotations_hold"}
 
 
 def test_reproduced_with_the_same_arguments():
