@@ -102,7 +102,7 @@ def test_a_step_down_the_gradient_lowers_the_loss(name):
         (before, _), slope = jax.value_and_grad(run, has_aux=True)(params, rest)
         size = sum(float((g**2).sum()) for g in jax.tree.leaves(slope))
         rate = 1e-3 / max(1.0, size**0.5)
-        after, _ = run(jax.tree.map(lambda p, g: p - rate * g, params, slope), rest)
+        after, _ = run(jax.tree.map(lambda p, g, rate=rate: p - rate * g, params, slope), rest)
         assert after < before or size < 1e-6
 
 
