@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from oryxstate import _stack, _tree
+from oryxstate import _jax, _stack, _tree
 from oryxstate._effects import _frames, _trace, rules  # noqa: F401  (importing installs the rules)
 from oryxstate._errors import EffectError
 from oryxstate._module import _annotations, _keywords, _live, _pytree
@@ -45,7 +46,9 @@ def root(
     live, values = _live.enter(tree, call, path)
     with _trace.open_root({**values, **arrays}, values if constant else ()) as call.frame:
         call.frame.model = live
-        out = _stack.in_one_chunk(function, live, *args, **own)
+        outermost = call.level == 0 and not _jax.evaluates(call.frame.trace)
+        run = functools.partial(_stack.in_one_chunk, function) if outermost else function
+        out = run(live, *args, **own)
         return _live.strip(out, call.level), _live.leave(tree, call, path)
 
 
