@@ -7,6 +7,7 @@ from oryxstate._grad import grad, merge, partition, value_and_grad
 from oryxstate._module._annotations import check_annotations
 from oryxstate._module._base import Module
 from oryxstate._module._fields import param, state, static
+from oryxstate._module._live import snapshot
 from oryxstate._tree import ArraySpec, Shape, make_array_spec, named_leaves
 
 from oryxstate import _containers, nn  # isort: skip  (registers tuples, lists and dicts)
@@ -30,6 +31,7 @@ __all__ = [
     "nn",
     "param",
     "partition",
+    "snapshot",
     "spec",
     "state",
     "static",

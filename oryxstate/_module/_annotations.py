@@ -198,7 +198,7 @@ def _bind_fields(module: Any) -> None:
     """Let the names of dimensions mean what they mean in the fields that hold arrays."""
     hints, place = _hints.of_fields(type(module)), module.__dict__.get(PLACE)
     for name, info in module.__layout__.infos.items():
-        if place is not None and name in place.treedefs:  # to read it would be an effect
+        if place is not None and name in module.__layout__.state:  # to read it would be an effect
             value = place.shapes(name)
         else:
             value = module.__dict__.get(name)

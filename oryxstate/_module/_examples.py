@@ -20,7 +20,7 @@ class _Rule:
     def __init__(self, one: Callable[..., Any], live: Any, layer: Any, leaves: list, given: Any):
         self._one, self._all = one, type(live).call_batched
         self._path = live.__dict__[_pytree.PLACE].path
-        self._layer = jax.tree.structure(_live.plain(layer))
+        self._layer = jax.tree.structure(_live.detach(layer))
         self._given = given
         self.at = [i for i, leaf in enumerate(leaves) if _tree.is_array(leaf)]
         self._static = [None if i in self.at else leaf for i, leaf in enumerate(leaves)]
@@ -57,7 +57,6 @@ class _Rule:
             args,
             {},
             path=self._path,
-            constant=False,
         )
         flat, self.out = jax.tree.flatten(out)
         new = jax.tree.leaves(new)
