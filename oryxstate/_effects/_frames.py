@@ -212,8 +212,13 @@ def innermost_function() -> FunctionFrame | None:
 
 @contextlib.contextmanager
 def pushed(frame: Frame, *, is_root: bool) -> Iterator[None]:
-    """Put a frame on top of the stack. The stack is as before afterwards, whatever happened."""
+    """Put a frame on top of the stack. The stack is as before afterwards, whatever happened.
+
+    JAX is intercepted while any thread has a frame: the first frame of a thread starts that.
+    """
     frames, roots = _stack.frames, _stack.roots
+    if not frames:
+        _jax.start_intercepting()
     _stack.frames = [*frames, frame]
     if is_root:
         _stack.roots = [*roots, frame]
@@ -221,6 +226,8 @@ def pushed(frame: Frame, *, is_root: bool) -> Iterator[None]:
         yield
     finally:
         _stack.frames, _stack.roots = frames, roots
+        if not frames:
+            _jax.stop_intercepting()
 
 
 @contextlib.contextmanager
