@@ -6,6 +6,7 @@ this file; the rest of the package calls public JAX.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import weakref
@@ -39,10 +40,12 @@ check_version(jax.__version_info__)
 import jax.core
 import jax.extend.core as jex
 import jax.extend.linear_util as linear_util
+import jax.extend.source_info_util as source_info_util
 from jax._src import core as _core  # trace_ctx; jax.extend can only take the trace away and back
 from jax._src import effects as _effects  # the allow-lists of effect types have no public name
 from jax._src import hijax as _hijax  # the primitive behind `custom_root` from 0.11
 from jax._src import pjit as _pjit  # what an eager call of a jitted function comes to
+from jax._src import traceback_util as _traceback_util  # Equinox registers its files there too
 from jax._src.config import eager_constant_folding as _eager_constant_folding
 from jax._src.custom_batching import custom_vmap_p  # not among jax.extend.core.primitives
 from jax._src.interpreters import ad as _ad  # LinearizeTrace and LinearizeTracer
@@ -72,6 +75,23 @@ EVAL_JAXPR = getattr(_pe, "eval_jaxpr_p", None)  # calls functions of `custom_ro
 HI_PRIMITIVE = _hijax.call_hi_primitive_p
 SHARD_MAP = shard_map_p
 CUSTOM_VMAP = custom_vmap_p
+
+
+# Lines of code ------------------------------------------------------------------------------------
+
+
+def _hide_lines() -> None:
+    """Leave our lines out of the locations of equations and out of filtered tracebacks, as JAX's.
+
+    The package is one entry for each. An entry for each file would show on every error that passes
+    a transformation, also without us: JAX asks the file system about each entry for each frame.
+    """
+    package = os.path.dirname(__file__)
+    source_info_util.register_exclusion(package + os.sep)  # what a path begins with
+    _traceback_util.register_exclusion(package)
+
+
+_hide_lines()
 
 
 # Traces -------------------------------------------------------------------------------------------
