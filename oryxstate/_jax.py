@@ -6,7 +6,9 @@ this file; the rest of the package calls public JAX.
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -40,11 +42,13 @@ import jax.extend.core as jex
 import jax.extend.linear_util as linear_util
 import jax.numpy as jnp
 import numpy as np
+import jax.extend.source_info_util as source_info_util
 from jax._src import core as _core  # trace_ctx; jax.extend can only take the trace away and back
 from jax._src import effects as _effects  # the allow-lists of effect types have no public name
 from jax._src import hijax as _hijax  # the primitive behind `custom_root` from 0.11
 from jax._src import pjit as _pjit  # what an eager call of a jitted function comes to
 from jax._src.callback import io_callback_p, pure_callback_p  # not among the public primitives
+from jax._src import traceback_util as _traceback_util  # Equinox registers its files there too
 from jax._src.config import eager_constant_folding as _eager_constant_folding
 from jax._src.custom_batching import custom_vmap_p  # not among jax.extend.core.primitives
 from jax._src.debugging import debug_callback_p  # not among the public primitives
@@ -76,6 +80,23 @@ HI_PRIMITIVE = _hijax.call_hi_primitive_p
 SHARD_MAP = shard_map_p
 CUSTOM_VMAP = custom_vmap_p
 CALLBACKS = pure_callback_p, io_callback_p, debug_callback_p
+
+
+# Lines of code ------------------------------------------------------------------------------------
+
+
+def _hide_lines() -> None:
+    """Leave our lines out of the locations of equations and out of filtered tracebacks, as JAX's.
+
+    The package is one entry for each. An entry for each file would show on every error that passes
+    a transformation, also without us: JAX asks the file system about each entry for each frame.
+    """
+    package = os.path.dirname(__file__)
+    source_info_util.register_exclusion(package + os.sep)  # what a path begins with
+    _traceback_util.register_exclusion(package)
+
+
+_hide_lines()
 
 
 # Traces -------------------------------------------------------------------------------------------
@@ -152,42 +173,116 @@ class ForwardingTrace(Trace):
         return self.parent.process_call(primitive, fun, tracers, params)
 
 
+# Interception -------------------------------------------------------------------------------------
+
+
+class _Replacement:
+    """An attribute of an object of JAX for which ours stands in while a frame is open.
+
+    Attributes:
+        attributes: those of the object itself, where ours is put and taken away: not by `setattr`,
+            which takes twice as long, since each eager root call pays for this.
+        name: of the attribute.
+        theirs: what the object itself has there, None if it comes from its class.
+        ours: made by `wrap` from the original.
+    """
+
+    __slots__ = ("attributes", "name", "ours", "owner", "theirs", "wrap")
+
+    def __init__(self, owner: Any, name: str, wrap: Callable[[Callable], Callable]):
+        self.owner, self.name, self.wrap = owner, name, wrap
+        self.attributes = vars(owner)
+        self._read()
+
+    def _read(self) -> None:
+        self.theirs = self.attributes.get(self.name)
+        self.ours = self.wrap(getattr(self.owner, self.name))
+
+    def install_over_another(self) -> None:
+        """Put ours in place where something unexpected is: ours, or that of another library."""
+        if self.attributes.get(self.name) is not self.ours:
+            self._read()
+            self.attributes[self.name] = self.ours
+
+
+_replacements: list[_Replacement] = []
+_interception = threading.RLock()  # a finalizer or a signal handler may open a frame meanwhile
+_threads = 0  # that have a frame open
+_installed = False
+
+
+def start_intercepting() -> None:
+    """Ask the rules from now on, in all threads; once for each later `stop_intercepting`."""
+    global _threads, _installed
+    with _interception:
+        _threads += 1
+        if not _installed:
+            for it in _replacements:
+                if it.attributes.get(it.name) is it.theirs:
+                    it.attributes[it.name] = it.ours
+                else:
+                    it.install_over_another()
+            _installed = True
+
+
+def stop_intercepting() -> None:
+    """The inverse of `start_intercepting`; after the last one, JAX is as it was.
+
+    What another library has put over ours meanwhile stays, and goes on calling ours.
+    """
+    global _threads, _installed
+    with _interception:
+        _threads -= 1
+        if _threads == 0:
+            _installed = False
+            for it in _replacements:
+                if it.attributes.get(it.name) is it.ours:
+                    if it.theirs is None:
+                        del it.attributes[it.name]
+                    else:
+                        it.attributes[it.name] = it.theirs
+
+
 Rule = Callable[[Trace, Sequence, dict], Any]
 INTERCEPTED: set[Primitive] = set()
 
 
 def intercept(primitive: Primitive, rule: Rule) -> None:
-    """Ask `rule(trace, args, params)` first whenever `primitive` is bound; None means go on.
+    """While a frame is open, ask `rule(trace, args, params)` first whenever `primitive` is bound.
 
-    This change to objects of JAX is made at the only point where it can be right: before grad, vmap
-    or jit transform the primitive. A rule that works below them would see loops whose tangents or
-    batch axes no longer say where the state is. (JAX replaces `remat_p.bind` on the instance in the
-    same way.)
+    If the rule returns None, JAX goes on. This change to objects of JAX is made at the only point
+    where it can be right: before grad, vmap or jit transform the primitive. A rule that works below
+    them would see loops whose tangents or batch axes no longer say where the state is. (JAX
+    replaces `remat_p.bind` on the instance in the same way.)
     """
-    original = primitive.bind_with_trace
+
+    def wrap(original):
+        def bind_with_trace(trace, args, avals, params, /):
+            out = rule(trace, args, params)
+            return original(trace, args, avals, params) if out is None else out
+
+        return bind_with_trace
+
     INTERCEPTED.add(primitive)
-
-    def bind_with_trace(trace, args, avals, params, /):
-        out = rule(trace, args, params)
-        return original(trace, args, avals, params) if out is None else out
-
-    primitive.bind_with_trace = bind_with_trace
+    _replacements.append(_Replacement(primitive, "bind_with_trace", wrap))
 
 
 def intercept_eager_jit(touches_state: Callable[[Any], bool]) -> None:
-    """Let an eager call of a jitted function be bound, as it is under every transformation.
+    """While a frame is open, bind an eager call of a jitted function, as transformations do.
 
     With no trace set, `jax.jit` compiles what it staged without a `bind`. To set one during eager
     root calls would cost JAX's fast path for every small operation in them, five times their price.
     """
-    original = _pjit._pjit_call_impl_python
 
-    def call(*args, **params):
-        if touches_state(params["jaxpr"]):
-            return JIT.bind(*args, **params), None, None, []  # no executable to be kept
-        return original(*args, **params)
+    def wrap(original):
+        def call(*args, **params):
+            if touches_state(params["jaxpr"]):
+                return JIT.bind(*args, **params), None, None, []  # no executable to be kept
+            return original(*args, **params)
 
-    _pjit._pjit_call_impl_python = call
+        return call
+
+    _replacements.append(_Replacement(_pjit, "_pjit_call_impl_python", wrap))
 
 
 def running_impl() -> Primitive | None:

@@ -216,11 +216,18 @@ def innermost_function() -> Frame | None:
 
 @contextlib.contextmanager
 def _with_stack(frames: tuple[Frame, ...]) -> Iterator[None]:
-    before, _stack.frames = _stack.frames, frames
+    """Replace the stack. JAX is intercepted while any thread has a frame."""
+    before = _stack.frames
+    begins = bool(frames) and not before
+    if begins:
+        _jax.start_intercepting()
+    _stack.frames = frames
     try:
         yield
     finally:
         _stack.frames = before
+        if begins:
+            _jax.stop_intercepting()
 
 
 @contextlib.contextmanager
