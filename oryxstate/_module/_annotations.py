@@ -18,7 +18,7 @@ import jax
 import jaxtyping
 
 from oryxstate._errors import AnnotationError
-from oryxstate._module import _hints, _live
+from oryxstate._module import _hints, _live, _misfits
 from oryxstate._module._pytree import PLACE
 
 VARIABLE = "ORYXSTATE_CHECK_ANNOTATIONS"
@@ -66,7 +66,7 @@ def check_annotations(enabled: bool = True) -> contextlib.AbstractContextManager
         mend the annotation.
     """
     if enabled:
-        _hints.beartype()
+        _misfits.beartype()
     return _Setting(enabled)
 
 
@@ -133,7 +133,7 @@ def check_fields(module: Any, changed: Iterable[str] | None = None, of: Any = No
     def check() -> None:
         for name in sorted(names, key=new.__contains__):  # the new ones last
             if name in hints and name in fields:
-                found = _hints.misfit(fields[name], hints[name])
+                found = _misfits.misfit(fields[name], hints[name])
                 if found and name in new:
                     raise _error(f"field `{name}{found.path}` of {_named(module, of)}", found)
 
@@ -168,12 +168,12 @@ def run(
     def checked() -> Any:
         _bind_fields(module)
         for name, shown, value in given:
-            found = _hints.misfit(value, hints.get(name, Any))
+            found = _misfits.misfit(value, hints.get(name, Any))
             if found:
                 what = f"argument `{shown}{found.path}` of {_named(module, of, function)}"
                 raise _error(what, found)
         out = written(module, *args, **kwargs)
-        found = _hints.misfit(out, hints.get("return", Any))
+        found = _misfits.misfit(out, hints.get("return", Any))
         if found:
             what = f"the output{found.path and f' `{found.path}`'}"
             raise _error(f"{what} of {_named(module, of, function)}", found)
@@ -204,7 +204,7 @@ def _bind_fields(module: Any) -> None:
             value = module.__dict__.get(name)
             if info.kind in ("static", "child") and not isinstance(value, jax.Array):
                 continue
-        _hints.misfit(value, hints.get(name, Any))
+        _misfits.misfit(value, hints.get(name, Any))
 
 
 def _in_scope(arguments: dict[str, Any], body: Callable[[], Any]) -> Any:
@@ -225,13 +225,13 @@ def _in_scope(arguments: dict[str, Any], body: Callable[[], Any]) -> Any:
     return out
 
 
-def _error(what: str, found: _hints.Misfit) -> AnnotationError:
+def _error(what: str, found: _misfits.Misfit) -> AnnotationError:
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         jaxtyping.print_bindings()  # the only way to ask
     sizes = [line for line in printed.getvalue().splitlines() if "=" in line.partition(" ")[0]]
     return AnnotationError(
-        f"{what} is annotated {_hints.show_hint(found.hint)}, but got "
-        f"{_hints.show_value(found.value)}{', with ' if sizes else ''}{', '.join(sizes)}. Give a "
+        f"{what} is annotated {_misfits.show_hint(found.hint)}, but got "
+        f"{_misfits.show_value(found.value)}{', with ' if sizes else ''}{', '.join(sizes)}. Give a "
         "value that fits, or mend the annotation."
     )
 

@@ -1,223 +1,95 @@
-"""Does a value fit an annotation, and which part of it does not?
-
-Arrays by jaxtyping, everything else by beartype. Containers are gone through here: beartype would
-look at one element, drawn at random. An annotation that cannot be checked is fitted by everything.
-"""
+"""What are the annotations of a class or a function, as far as they can be evaluated?"""
 
 from __future__ import annotations
 
-import collections
-import functools
-import importlib
+import dataclasses
 import inspect
-import re
 import sys
 import types
 import typing
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import jaxtyping
-import numpy as np
 
-from oryxstate import _jax, _tree
-from oryxstate._module import _pytree
-
-MISSING = (
-    "checking annotations needs beartype. Install it, `pip install oryxstate[testing]`, or leave "
-    "the checks off: no `ox.check_annotations()`, no ORYXSTATE_CHECK_ANNOTATIONS=1."
-)
-
-
-class Misfit(NamedTuple):
-    """A part of a value that does not fit its annotation.
+class Unresolved(NamedTuple):
+    """An annotation that names what is not there, or not yet.
 
     Attributes:
-        path: of the part in the value, as `[2]['bias']`; empty for the value itself.
-        value: the part.
-        hint: its annotation.
+        text: of the annotation.
+        error: why it cannot be evaluated.
     """
 
-    path: str
-    value: Any
-    hint: Any
+    text: str
+    error: str
 
 
-def misfit(value: Any, hint: Any, path: str = "") -> Misfit | None:
-    """The first part of a value that does not fit; None if it fits.
-
-    Dimensions that have a name are bound in jaxtyping's innermost scope.
-    """
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        fits = any(misfit(value, one) is None for one in args)
-        return None if fits else Misfit(path, value, hint)
-    if origin is typing.Annotated:
-        found = misfit(value, args[0], path)
-        checked = found is not None or isinstance(value, jax.ShapeDtypeStruct)
-        return found if checked or _fits(value, hint) else Misfit(path, value, hint)
-    if isinstance(origin, type) and args:
-        # What the arguments of other generic classes mean, only beartype knows.
-        if origin.__module__ in ("builtins", "collections.abc") and isinstance(value, origin):
-            parts = _parts(value, origin, args)
-            if parts is not None:
-                found = (misfit(part, inner, f"{path}[{key!r}]") for key, part, inner in parts)
-                return next(filter(None, found), None)
-        hint = _modern(origin, args)
-    return None if _fits(value, hint) else Misfit(path, value, hint)
-
-
-def _parts(value: Any, origin: type, args: tuple) -> Iterator[tuple[Any, Any, Any]] | None:
-    """The elements of a container, each with its key and its annotation."""
-    if isinstance(value, dict) and len(args) == 2:
-        return (
-            (key, *pair) for key, x in value.items() for pair in zip((key, x), args, strict=True)
-        )
-    if isinstance(value, tuple) and origin is tuple and args[-1] is not Ellipsis:
-        if len(args) != len(value):
-            return None
-        return ((i, *pair) for i, pair in enumerate(zip(value, args, strict=True)))
-    if isinstance(value, list | tuple | set | frozenset) and (len(args) == 1 or origin is tuple):
-        return ((i, x, args[0]) for i, x in enumerate(value))
-    return None
-
-
-def _modern(origin: type, args: tuple) -> Any:
-    """`list[int]` for `typing.List[int]`, of which beartype warns."""
-    try:
-        return origin[args]  # type: ignore[index]
-    except TypeError:
-        return origin
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if isinstance(value, jax.ShapeDtypeStruct) and isinstance(hint, type):
-        if issubclass(hint, jaxtyping.AbstractArray):  # whatever holds such a shape
-            hint = hint.dtype[Any, hint.dim_str]
-        elif issubclass(jax.Array, hint):
-            return True
-    if _bearable(value, hint):
-        return True
-    twin = _number(value)
-    return twin is not None and _bearable(twin, hint)
-
-
-def _bearable(value: Any, hint: Any) -> bool:
-    try:
-        if isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
-            return isinstance(value, hint)
-        return beartype()(value, hint)
-    except Exception:  # no annotation of a kind that can be checked here, or of other names
-        return True
-
-
-def _number(value: Any) -> Any:
-    """The Python number that a traced scalar stands for: JAX made it from one."""
-    if isinstance(value, _jax.Tracer) and value.shape == ():
-        kind = np.dtype(value.dtype) if not _is_key(value) else None
-        return None if kind is None else np.zeros((), kind).item()
-    return None
-
-
-def _is_key(value: Any) -> bool:
-    return jnp.issubdtype(value.dtype, jax.dtypes.extended)
-
-
-@functools.cache
-def beartype() -> Callable[[Any, Any], bool]:
-    """Beartype's `is_bearable`, imported when it is first needed.
-
-    Raises:
-        ImportError: if it is not installed.
-    """
-    try:
-        root, door = map(importlib.import_module, ("beartype", "beartype.door"))
-    except ModuleNotFoundError:
-        raise ImportError(MISSING) from None
-    # As type checkers do, an int is taken where a float is wanted.
-    return functools.partial(door.is_bearable, conf=root.BeartypeConf(is_pep484_tower=True))
-
-
-# Which annotations? ---------------------------------------------------------------------------
-
-
-def of_function(function: Callable[..., Any], owner: type) -> dict[str, Any]:
-    """The annotations of a method of a class that mean something here, by parameter."""
+def of_function(function: Callable[..., Any], owner: type | None = None) -> dict[str, Any]:
+    """The annotations of a function, or of a method of a class, with that of what it returns."""
     function = inspect.unwrap(function)
     if not isinstance(function, types.FunctionType):
-        return {}
+        hints = getattr(function, "__annotations__", {})
+        return {name: _evaluated(hint, {}, {}) for name, hint in hints.items()}
     known = _known.get(function)
     if known is None:
-        known = _resolved(inspect.get_annotations(function), function.__globals__, owner, function)
-        _known[function] = known
+        own = _names(owner, function)
+        known = {
+            name: _evaluated(hint, _seen(function), own)
+            for name, hint in inspect.get_annotations(function).items()
+        }
+        _keep(function, known)
     return known
 
 
 def of_fields(cls: Any) -> dict[str, Any]:
-    """The annotations of the fields of a module class that mean something, by field."""
+    """The annotations of the fields of a class, with those that it inherits."""
     known = _known.get(cls)
     if known is None:
         known = {}
         for owner in reversed(cls.__mro__):
-            own = inspect.get_annotations(owner)
-            fields = {name: hint for name, hint in own.items() if name in cls.__layout__.fields}
-            known.update(_resolved(fields, _space(owner), owner))
-        _known[cls] = known
+            space, own = _around(owner), _names(owner)
+            for name, hint in inspect.get_annotations(owner).items():
+                known[name] = _evaluated(hint, space, own)
+        _keep(cls, known)
     return known
-
-
-def _space(owner: type) -> dict[str, Any]:
-    """The names that mean something where a class was defined, if need be in no file."""
-    methods = map(inspect.unwrap, filter(inspect.isfunction, vars(owner).values()))
-    own = [
-        f.__globals__
-        for f in filter(inspect.isfunction, methods)
-        if f.__module__ == owner.__module__
-    ]
-    return dict(collections.ChainMap(vars(sys.modules.get(owner.__module__, types)), *own))
 
 
 _known: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
-def _resolved(annotations: dict, space: dict, owner: type, *more: Any) -> dict[str, Any]:
+def _keep(annotated: Any, hints: dict[str, Any]) -> None:
+    if not any(isinstance(hint, Unresolved) for hint in hints.values()):  # or it may be later
+        _known[annotated] = hints
+
+
+def _seen(function: types.FunctionType) -> dict[str, Any]:
+    """The names that mean something in a function, also those of a function around it."""
+    return {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
+
+
+def _around(owner: type) -> dict[str, Any]:
+    """The names that mean something where a class was defined, which may be in no file."""
+    found: dict[str, Any] = {}
+    for method in map(inspect.unwrap, filter(inspect.isfunction, vars(owner).values())):
+        if method.__qualname__.startswith(f"{owner.__qualname__}."):  # none that was generated
+            found = {**_seen(method), **found}
+    return {**found, **vars(sys.modules.get(owner.__module__, types))}
+
+
+def _names(owner: type | None, *more: Any) -> dict[str, Any]:
+    """The names that a class brings itself."""
     generic = [p for x in (owner, *more) for p in getattr(x, "__type_params__", ())]
-    names = {**{p.__name__: p for p in generic}, **vars(owner), owner.__name__: owner}
-    resolved = {}
-    for name, annotation in annotations.items():
-        one = types.SimpleNamespace(__annotations__={name: annotation})
-        try:
-            resolved.update(typing.get_type_hints(one, space, names, include_extras=True))
-        except Exception:  # a name that is only there for type checkers, or not yet
-            continue
-    return resolved
+    own = {} if owner is None else {**vars(owner), owner.__name__: owner}
+    return {**{p.__name__: p for p in generic}, **own}
 
 
-# In words -------------------------------------------------------------------------------------
-
-
-def show_hint(hint: Any) -> str:
-    """An annotation as one writes it, without the modules that its names are from."""
-    text = inspect.formatannotation(hint)
-    short = re.sub(r"'[^']*'|([\w<>]+\.)+(?=\w)", lambda m: "" if m[1] else m[0], text)
-    return short.replace("'", '"')
-
-
-def show_value(value: Any) -> str:
-    """A value by its type: `float32[2,3]`, `None`, `'text' (str)`, `a Dense`."""
-    if _tree.is_array(value):
-        numpy = "NumPy's " if isinstance(value, np.ndarray | np.generic) else ""
-        return f"{numpy}{_tree.ArraySpec(value)!r}"
-    if _pytree.is_module(value):
-        return f"a {type(value).__name__}"
-    if value is None or isinstance(value, tuple | list | dict):
-        return _short(eqx.tree_pformat(value, width=10_000))
-    return f"{_short(repr(value))} ({type(value).__name__})"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:200]}..."
+def _evaluated(hint: Any, space: dict[str, Any], names: dict[str, Any]) -> Any:
+    if isinstance(hint, dataclasses.InitVar):
+        hint = hint.type
+    holder = types.SimpleNamespace(__annotations__={"hint": hint})
+    try:
+        # Each alone: one that cannot be evaluated does not hide the others.
+        found = typing.get_type_hints(holder, space, names, include_extras=True)["hint"]
+    except Exception as error:
+        return Unresolved(str(hint), f"{type(error).__name__}: {error}")
+    return _evaluated(found, space, names) if isinstance(found, dataclasses.InitVar) else found

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.errors import FailedHealthCheck
 from jaxtyping import Float
 
-from oryxstate._module import _construct
+from oryxstate._module import _construct, _hints
 from oryxstate._module._base import Module
 from oryxstate.nn._layer import Layer
 from oryxstate.nn._rng import Rng
 from oryxstate.testing import _hypothesis, _shown
 from oryxstate.testing._arrays import arrays, is_array_hint, keys
 from oryxstate.testing._dimensions import Scope, Sizes, scopes
-from oryxstate.testing._hints import field_hints
 from oryxstate.testing._parameters import Parameters, draw_arguments, drawn, parameters_of
 from oryxstate.testing._templates import CATALOGUE, templates
 from oryxstate.testing._values import Drawing, draws
@@ -165,7 +164,7 @@ def _parameters(kind: Any) -> Parameters:
     found = parameters_of(kind.__init__, name, f"`modules({name}, {{}}=strategy)`").without("self")
     if not kind.__generated_init__:
         return found
-    hints = {field: _for_kind(kind, field, hint) for field, hint in field_hints(kind).items()}
+    hints = {field: _for_kind(kind, field, hint) for field, hint in _hints.of_fields(kind).items()}
     return found._replace(hints=hints)
 
 

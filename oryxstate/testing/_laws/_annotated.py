@@ -18,7 +18,7 @@ from oryxstate.testing._differences import spec
 from oryxstate.testing._laws._calls import plain
 from oryxstate.testing._laws._case import Case, law
 from oryxstate.testing._laws._faults import Fault, NotApplicable
-from oryxstate.testing._laws._walk import modules
+from oryxstate.testing._walk import modules
 
 
 class _Annotated(typing.NamedTuple):

@@ -22,7 +22,7 @@ from oryxstate.testing._laws._calls import buffers, plain
 from oryxstate.testing._laws._case import COUNT, Case, expect_same, law, stacked
 from oryxstate.testing._laws._faults import Fault, NotApplicable, gist
 from oryxstate.testing._laws._trees import static_difference
-from oryxstate.testing._laws._walk import has_batched_rule, modules
+from oryxstate.testing._walk import has_batched_rule, modules
 
 
 @law
