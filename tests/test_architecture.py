@@ -24,7 +24,7 @@ LAYERS = [
     ("_errors", "_tree", "_jax", "_stack"),
     ("_effects",),
     ("_module",),
-    ("_api", "_function_runs"),
+    ("_annotations", "_api", "_function_runs"),
     ("_functions", "_containers", "_grad", "_capture"),
     ("nn", "checkpoint", "sharding", "summary"),
     ("testing",),
@@ -32,6 +32,7 @@ LAYERS = [
 INTERNALS = ("jax.core", "jax.extend", "jax.interpreters", "jax._src")
 # Parts of a layer that know none of their neighbours.
 ALONE = (
+    "_annotations",
     "_errors",
     "_stack",
     "_functions",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, dataclass_transform
 
 import jax
 
-from oryxstate._module import _annotations, _foreign, _pytree
+from oryxstate._module import _foreign, _hook, _pytree
 from oryxstate._module._fields import FieldInfo, Layout, param, state, static
 from oryxstate._module._pytree import AUX, REST, is_module
 from oryxstate._module._static import check_function, check_static, type_key
@@ -64,8 +64,8 @@ def seal(module: Any) -> None:
         check_data(module, name, d[name])
     for name in layout.static:
         check_static(d[name], f"field `{name}` of {type(module).__name__}")
-    if _annotations.on:
-        _annotations.check_fields(module)
+    if made := _hook.made:
+        made(module)
     split_and_freeze(module)
 
 

@@ -10,7 +10,7 @@ import jax
 
 from oryxstate import _tree
 from oryxstate._effects import _batched
-from oryxstate._module import _annotations, _call, _live, _pytree
+from oryxstate._module import _call, _hook, _live, _pytree
 from oryxstate._module._static import type_key
 
 
@@ -47,9 +47,7 @@ class _Rule:
         args, keywords = jax.tree.unflatten(self._given, leaves)
 
         def run(live: Any, *args: Any) -> Any:
-            if _annotations.on:
-                return _annotations.run(function, live, args, keywords)
-            return function(live, *args, **keywords)
+            return _hook.run(function, live, *args, **keywords)
 
         out, new = _call.root(
             run,

@@ -189,9 +189,12 @@ def plain(tree: Any) -> Any:
 
 
 def path_of(module: Any) -> str:
-    """Where a module stands in the innermost root call, empty if it is the root or not in it."""
+    """Where a module stands in its root call, empty if it is the root or in none."""
     if PLACE in module.__dict__:
         return module.__dict__[PLACE].path
+    scope = _pytree.scope_of(module) if AUX in module.__dict__ else None
+    if scope is not None:
+        return scope.path
     root = _frames.root_at(_frames.level() - 1)
     found: list[str] = []
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from hypothesis import strategies as st
 
-from oryxstate._module import _hints
+from oryxstate._annotations import _hints
 from oryxstate._module._base import Module
 from oryxstate._module._derive import nothing_written
 from oryxstate._module._keywords import RNG, taken_inside

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.errors import FailedHealthCheck
 from jaxtyping import Float
 
-from oryxstate._module import _construct, _hints
+from oryxstate._annotations import _hints
+from oryxstate._module import _construct
 from oryxstate._module._base import Module
 from oryxstate.nn._layer import Layer
 from oryxstate.nn._rng import Rng

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from oryxstate._module import _hints
+from oryxstate._annotations import _hints
 from oryxstate.testing._values import (
     UNSAID,
     Drawing,

@@ -15,7 +15,7 @@ import jaxtyping
 from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument, ResolutionFailed
 
-from oryxstate._module import _hints
+from oryxstate._annotations import _hints
 from oryxstate.testing import _arrays, _hypothesis
 from oryxstate.testing._dimensions import Scope, Sizes, bind_shape, scopes
 

@@ -1,4 +1,4 @@
-"""What are the annotations of a class or a function, as far as they can be evaluated?"""
+"""The annotations of classes and functions, as far as they can be evaluated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 
 class Unresolved(NamedTuple):
-    """An annotation that names what is not there, or not yet.
+    """An annotation with a name that is not defined, or not yet.
 
     Attributes:
         text: of the annotation.
@@ -25,7 +25,7 @@ class Unresolved(NamedTuple):
 
 
 def of_function(function: Callable[..., Any], owner: type | None = None) -> dict[str, Any]:
-    """The annotations of a function, or of a method of a class, with that of what it returns."""
+    """Evaluate the annotations of a function or a method, that of the output under `return`."""
     function = inspect.unwrap(function)
     if not isinstance(function, types.FunctionType):
         hints = getattr(function, "__annotations__", {})
@@ -42,7 +42,7 @@ def of_function(function: Callable[..., Any], owner: type | None = None) -> dict
 
 
 def of_fields(cls: Any) -> dict[str, Any]:
-    """The annotations of the fields of a class, with those that it inherits."""
+    """Evaluate the annotations of the fields of a class, the inherited ones too."""
     known = _known.get(cls)
     if known is None:
         known = {}

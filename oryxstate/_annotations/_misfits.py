@@ -1,7 +1,7 @@
-"""Does a value fit an annotation, and which part of it does not?
+"""The comparison of a value with its annotation, down to the part that does not fit.
 
-Arrays by jaxtyping, everything else by beartype. Containers are gone through here: beartype would
-look at one element, drawn at random. An annotation that cannot be checked is fitted by everything.
+Arrays are checked by jaxtyping, everything else by beartype. Containers are traversed here, since
+beartype would look at one random element. Every value fits an annotation that cannot be checked.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import jaxtyping
 import numpy as np
 
 from oryxstate import _jax, _tree
+from oryxstate._annotations._hints import Unresolved
 from oryxstate._module import _pytree
-from oryxstate._module._hints import Unresolved
 
 MISSING = (
     "checking annotations needs beartype. Install it, `pip install oryxstate[testing]`, or leave "
