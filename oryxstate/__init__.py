@@ -9,7 +9,7 @@ from oryxstate._module._base import Module
 from oryxstate._module._fields import param, state, static
 from oryxstate._tree import ArraySpec, Shape, make_array_spec, named_leaves
 
-from oryxstate import _containers, nn  # isort: skip  (registers tuples, lists and dicts)
+from oryxstate import _batched, _containers, nn  # isort: skip  (the first two register themselves)
 
 __all__ = [
     "AnnotationError",
@@ -38,4 +38,4 @@ __all__ = [
     "variable",
 ]
 
-del _containers
+del _batched, _containers

@@ -8,7 +8,7 @@ from typing import Any
 
 from oryxstate._effects import _frames
 from oryxstate._errors import EffectError
-from oryxstate._module import _call, _examples, _hook, _keywords, _live, _pytree
+from oryxstate._module import _call, _hook, _keywords, _live, _pytree
 
 
 def derive_calls(cls: Any) -> None:
@@ -44,7 +44,7 @@ def _derived_from_call(written: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(live: Any, args: tuple, kwargs: dict) -> Any:
         if type(live).call_batched is not None:
-            return _examples.call(written, live, args, kwargs)
+            return _hook.run_batched(written, live, args, kwargs)
         return _hook.run(written, live, *args, **kwargs)
 
     return call

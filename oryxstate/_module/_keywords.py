@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oryxstate import _tree
-from oryxstate._effects import _keys, _primitives
+from oryxstate import _example_keys, _tree
+from oryxstate._effects import _primitives
 from oryxstate._effects._names import Name
 from oryxstate._module import _pytree
 from oryxstate._module._static import check_static, type_key
@@ -219,7 +219,7 @@ def _own_key(place: Any, key: Any, mapped: Any) -> Any:
     _primitives.write(name, (count + np.int32(1),))
     for word in _words(place.path):
         key = jax.random.fold_in(key, word)
-    return _keys.for_each_example(jax.random.fold_in(key, count), mapped)
+    return _example_keys.for_each_example(jax.random.fold_in(key, count), mapped)
 
 
 @functools.cache
