@@ -1,9 +1,9 @@
-"""Which keywords of a root call reach the layers in it, and with which values?
+"""The keywords of a root call that reach the layers in it, with their values.
 
-A layer names what it takes as keyword-only parameters of its `call`, as `training` and `rng`. What
-it is not given it gets from the root call, however deep it stands. Values that are static travel
-with the place of a live module, as part of what JAX compares, so that a cached trace of one value
-is not used for another; arrays are variables of the root's frame, as state is.
+A layer declares them as keyword-only parameters of its `call`, such as `training` and `rng`. Those
+that its caller leaves out come from the root call, however deep the layer stands. Static values
+travel with the place of a live module, in the data that JAX compares, so that a cached trace of one
+value is not used for another; arrays are variables of the root's frame, like state.
 """
 
 from __future__ import annotations
@@ -108,16 +108,8 @@ def _parameters(function: Callable[..., Any]) -> Any:
 
 
 def taken_inside(tree: Any) -> set[str]:
-    """The keywords that layers in a pytree take, at any depth."""
-    found: set[str] = set()
-
-    def look(module: Any, path: str) -> Any:
-        found.update(module.__keywords__)
-        _pytree.map_children(look, module, path)
-        return module
-
-    _pytree.map_modules(look, tree, "")
-    return found
+    """Collect the keywords that layers in a pytree take, at any depth."""
+    return {name for _, module in _pytree.modules(tree) for name in module.__keywords__}
 
 
 def held(kwargs: dict, level: int) -> tuple[Keywords, dict[Name, tuple]]:

@@ -196,17 +196,8 @@ def path_of(module: Any) -> str:
     if scope is not None:
         return scope.path
     root = _frames.root_at(_frames.level() - 1)
-    found: list[str] = []
-
-    def look(other: Any, path: str) -> Any:
-        if other is module:
-            found.append(path.removeprefix("."))
-        _pytree.map_children(look, other, path)
-        return other
-
-    if root is not None:
-        _pytree.map_modules(look, root.model, "")
-    return found[0] if found else ""
+    model = None if root is None else root.model
+    return next((path for path, other in _pytree.modules(model) if other is module), "")
 
 
 def is_live(module: Any) -> bool:

@@ -1,4 +1,4 @@
-"""With which inputs can a module be called?"""
+"""The strategy of inputs with which a module can be called."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from oryxstate._annotations import _hints
 from oryxstate._module._base import Module
 from oryxstate._module._derive import nothing_written
 from oryxstate._module._keywords import RNG, taken_inside
+from oryxstate._module._pytree import modules
 from oryxstate._tree import ArraySpec
 from oryxstate.testing._arrays import arrays, keys
 from oryxstate.testing._dimensions import Scope, Sizes, scopes
@@ -23,7 +24,7 @@ from oryxstate.testing._parameters import (
     written,
 )
 from oryxstate.testing._values import Drawing, Place, bind, values_at
-from oryxstate.testing._walk import has_batched_rule, modules
+from oryxstate.testing._walk import has_batched_rule
 
 
 def inputs(

@@ -14,11 +14,11 @@ import jaxtyping
 import numpy as np
 from beartype.door import is_bearable
 
+from oryxstate._module._pytree import modules
 from oryxstate.testing._differences import spec
 from oryxstate.testing._laws._calls import plain
 from oryxstate.testing._laws._case import Case, law
 from oryxstate.testing._laws._faults import Fault, NotApplicable
-from oryxstate.testing._walk import modules
 
 
 class _Annotated(typing.NamedTuple):
