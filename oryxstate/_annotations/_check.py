@@ -97,7 +97,7 @@ def _bind_fields(module: Any) -> None:
             value = place.shapes(name)
         else:
             value = module.__dict__.get(name)
-            if info.kind in ("static", "child") and not isinstance(value, jax.Array):
+            if (info.is_static or info.is_child) and not isinstance(value, jax.Array):
                 continue
         _misfits.misfit(value, hints.get(name, Any))
 

@@ -111,11 +111,12 @@ def check_data(module: Any, name: str, value: Any) -> None:
     if isinstance(value, jax.Array):
         return
     where = f"field `{name}` of {type(module).__name__}"
-    kind = module.__layout__.infos[name].kind
-    if kind != "child" and any(map(is_module, jax.tree.leaves(value, is_leaf=is_module))):
+    info = module.__layout__.infos[name]
+    if not info.is_child and any(map(is_module, jax.tree.leaves(value, is_leaf=is_module))):
         raise TypeError(
-            f"{where} is declared `ox.{kind}()` but holds a module. Leave the specifier out: a "
-            "field without one is a child, whose own fields say what is learned and what is state."
+            f"{where} is declared `ox.{info.kind}()` but holds a module. Leave the specifier out: "
+            "a field without one is a child, whose own fields say what is learned and what is "
+            "state."
         )
     for path, leaf in _foreign.stray(value, is_module):
         at = f"{where} (at `{name}{jax.tree_util.keystr(path)}`)" if path else where
@@ -135,7 +136,7 @@ def check_value(module: Any, name: str, value: Any) -> Any:
     """
     info = module.__layout__.infos[name]
     value = convert(info, value)
-    if info.kind == "static":
+    if name in module.__layout__.static:
         check_static(value, f"field `{name}` of {type(module).__name__}")
     else:
         check_data(module, name, value)

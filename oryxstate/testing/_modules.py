@@ -172,7 +172,7 @@ def _parameters(kind: Any) -> Parameters:
 def _for_kind(kind: Any, field: str, hint: Any) -> Any:
     """An array that is learned is one of floats, if nothing else is said."""
     info = kind.__layout__.infos.get(field)
-    learned = info is not None and info.kind in ("param", "child")
+    learned = info is not None and (info.is_param or info.is_child)
     return Float[jax.Array, "..."] if learned and hint is jax.Array else hint
 
 
