@@ -243,7 +243,8 @@ BROKEN = {
     "wrong annotation of the output": Broken(
         lambda: (WrongOutput(jnp.ones((3, 2))), X),
         "annotations_hold",
-        r"the output is annotated Float\[Array, 'n'\], but is float32\[2\], after argument `x`",
+        r'the output of `WrongOutput.call` is annotated Float\[Array, "n"\], but got float32\[2\], '
+        r"with inputs=3, outputs=2, n=3",
     ),
     "a static field set from outside": Broken(
         _set_behind, "pytree_round_trip", r"the static field `step` is 1, but was .*1\., 2\., 4\."
