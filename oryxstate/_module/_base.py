@@ -11,11 +11,11 @@ import jax
 
 from oryxstate._errors import EffectError
 from oryxstate._module import (
-    _annotations,
     _call,
     _construct,
     _derive,
     _foreign,
+    _hook,
     _live,
     _pytree,
     _static,
@@ -196,8 +196,8 @@ class Module(metaclass=_construct.ModuleMeta):
         for name, value in {**values, **fields}.items():
             known = name not in fields
             vars(new)[name] = value if known else _construct.check_value(module, name, value)
-        if _annotations.on:
-            _annotations.check_fields(new, fields, self)
+        if made := _hook.made:
+            made(new, fields, self)
         _construct.split_and_freeze(new)
         scope = _pytree.scope_of(module)
         if scope is not None:

@@ -11,7 +11,7 @@ import jax
 from oryxstate import _jax, _stack, _tree
 from oryxstate._effects import _frames, _trace, rules  # noqa: F401  (importing installs the rules)
 from oryxstate._errors import EffectError
-from oryxstate._module import _annotations, _keywords, _live, _pytree
+from oryxstate._module import _hook, _keywords, _live, _pytree
 
 
 def root(
@@ -72,11 +72,8 @@ def compose(rule: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> A
 
 def _follow(rule: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> tuple:
     """`(output, module before, module after)` of a rule, whose `self` is a value."""
-    before = _pytree.value_of(live)
-    if _annotations.on:
-        out, new = _annotations.run(rule, before, args, kwargs, of=live)
-    else:
-        out, new = rule(before, *args, **kwargs)
+    before = _pytree.value_of(live) if _pytree.PLACE in live.__dict__ else live
+    out, new = _hook.run(rule, before, *args, **kwargs)
     return out, before, _same_type(new, before, type(live).__name__)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from oryxstate._effects import _frames, _primitives
 from oryxstate._effects._names import Name
 from oryxstate._errors import EffectError
-from oryxstate._module import _annotations, _call, _examples, _keywords, _live, _pytree
+from oryxstate._module import _call, _hook, _keywords, _live, _pytree
 
 
 def derive_calls(cls: Any) -> None:
@@ -38,17 +38,13 @@ def _derived_from_call(written: Callable[..., Any]) -> Callable[..., Any]:
             return run(live, args, _keywords.completed(live, args, kwargs))
         if _frames.any_open() or _live.is_stray(self):
             complete = _keywords.completed(self, args, kwargs)
-            if _annotations.on:
-                return _annotations.run(written, self, args, complete)
-            return written(self, *args, **complete)
+            return _hook.run(written, self, *args, **complete)
         return _call.root(call, self, args, kwargs)[0]
 
     def run(live: Any, args: tuple, kwargs: dict) -> Any:
         if type(live).call_batched is not None:
-            return _examples.call(written, live, args, kwargs)
-        if _annotations.on:
-            return _annotations.run(written, live, args, kwargs)
-        return written(live, *args, **kwargs)
+            return _hook.run_batched(written, live, args, kwargs)
+        return _hook.run(written, live, *args, **kwargs)
 
     return call
 

@@ -1,9 +1,9 @@
 """Keywords of a root call, and how they reach the layers in it.
 
-A layer names what it takes as keyword-only parameters of its `call`, as `training` and `rng`. What
-it is not given it gets from the root call, however deep it stands. Values that are static travel
-with the place of a live module, as part of what JAX compares, so that a cached trace of one value
-is not used for another; arrays are variables of the root's frame, as state is.
+A layer declares them as keyword-only parameters of its `call`, such as `training` and `rng`. Those
+that its caller leaves out come from the root call, however deep the layer stands. Static values
+travel with the place of a live module, in the data that JAX compares, so that a cached trace of one
+value is not used for another; arrays are variables of the root's frame, like state.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oryxstate import _tree
-from oryxstate._effects import _frames, _keys, _primitives
+from oryxstate import _example_keys, _tree
+from oryxstate._effects import _frames, _primitives
 from oryxstate._effects._names import Name
 from oryxstate._module import _pytree
 from oryxstate._module._static import check_static, type_key
@@ -108,16 +108,8 @@ def _parameters(function: Callable[..., Any]) -> Any:
 
 
 def taken_inside(tree: Any) -> set[str]:
-    """The keywords that layers in a pytree take, at any depth."""
-    found: set[str] = set()
-
-    def look(module: Any, path: str) -> Any:
-        found.update(module.__keywords__)
-        _pytree.map_children(look, module, path)
-        return module
-
-    _pytree.map_modules(look, tree, "")
-    return found
+    """Collect the keywords that layers in a pytree take, at any depth."""
+    return {name for _, module in _pytree.modules(tree) for name in module.__keywords__}
 
 
 def hold(kwargs: dict, frame: _frames.Frame) -> Keywords:
@@ -214,7 +206,7 @@ def _own_key(place: Any, key: Any, mapped: Any) -> Any:
     place.write(CALLS, (count + np.int32(1),))
     for word in _words(place.path):
         key = jax.random.fold_in(key, word)
-    return _keys.for_each_example(jax.random.fold_in(key, count), mapped)
+    return _example_keys.for_each_example(jax.random.fold_in(key, count), mapped)
 
 
 @functools.cache

@@ -221,21 +221,15 @@ def is_stray(module: Any) -> bool:
 
 
 def path_of(module: Any) -> str:
-    """Return where a module stands in the innermost root call; empty if it is the root, or not."""
+    """Return where a module stands in its root call; empty if it is the root, or in none."""
     if PLACE in module.__dict__:
         return module.__dict__[PLACE].path
+    scope = _pytree.scope_of(module)
+    if scope is not None:
+        return scope.path
     root = _frames.innermost()
-    found: list[str] = []
-
-    def look(other: Any, path: str) -> Any:
-        if other is module:
-            found.append(path.removeprefix("."))
-        _pytree.map_children(look, other, path)
-        return other
-
-    if root is not None:
-        _pytree.map_modules(look, root.model, "")
-    return found[0] if found else ""
+    model = None if root is None else root.model
+    return next((path for path, other in _pytree.modules(model) if other is module), "")
 
 
 def is_live(module: Any) -> bool:

@@ -14,6 +14,7 @@ way back. Besides its fields an instance holds, under names no field can have,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -189,6 +190,22 @@ def stored(module: Any, name: str) -> Any:
     return rest[name][0] if rest and name in rest else getattr(module, name)
 
 
+def modules(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yield `(path, module)` for every module in a pytree, at any depth, parents first."""
+    todo = [("", tree)]
+    while todo:
+        path, value = todo.pop()
+        if is_module(value):
+            yield path, value
+            found = [(f".{name}", stored(value, name)) for name in value.__layout__.children]
+        elif value is None or isinstance(value, jax.Array):
+            continue
+        else:
+            leaves = jax.tree_util.tree_flatten_with_path(value, is_leaf=is_module)[0]
+            found = [(jax.tree_util.keystr(key), leaf) for key, leaf in leaves if is_module(leaf)]
+        todo += [((path + key).removeprefix("."), inner) for key, inner in reversed(found)]
+
+
 def map_modules(function: Any, tree: Any, path: str) -> Any:
     """Apply `function(module, path)` to the outermost modules in a pytree."""
     if is_module(tree):
@@ -227,11 +244,11 @@ def _same_leaves(old: Any, new: Any) -> bool:
 
 def has_state(module: Any) -> bool:
     """Whether a call of a module may update anything in it."""
-    if any(jax.tree.leaves(getattr(module, field)) for field in module.__layout__.state):
-        return True
-    found = []
-    map_children(lambda child, _: found.append(has_state(child)) or child, module, "")
-    return any(found)
+    return any(
+        jax.tree.leaves(getattr(inner, field))
+        for _, inner in modules(module)
+        for field in inner.__layout__.state
+    )
 
 
 def state_positions(module: Any) -> list[int]:

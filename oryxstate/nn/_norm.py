@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from oryxstate._effects._batched import not_gathered
+from oryxstate._batched._primitive import not_gathered
 from oryxstate._errors import EffectError
 from oryxstate._module import _live
 from oryxstate._module._fields import param, state, static

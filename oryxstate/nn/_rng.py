@@ -1,4 +1,4 @@
-"""How does a model keep a random key of its own?"""
+"""A random key that a model keeps as state."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from oryxstate._effects import _keys
+from oryxstate import _example_keys
 from oryxstate._module._base import Module
 from oryxstate._module._fields import state
 
@@ -53,4 +53,4 @@ class Rng(Module):
         """
         keys = jax.random.split(self.key)
         self.assign(key=keys[0])
-        return _keys.for_each_example(keys[1], like)
+        return _example_keys.for_each_example(keys[1], like)

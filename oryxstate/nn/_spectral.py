@@ -33,8 +33,8 @@ class _Reparametrized(Layer):
         check_parts(cls.__name__, (inner,))
         kind = inner.layer if isinstance(inner, Template) else type(inner)
         layout = getattr(kind, "__layout__", None)
-        if layout is None or layout.infos.get(field, (None,))[0] != "param":
-            params = [n for n, i in layout.infos.items() if i.kind == "param"] if layout else []
+        params = [n for n, i in layout.infos.items() if i.is_param] if layout else []
+        if field not in params:
             raise TypeError(
                 f"{cls.__name__} needs a layer with a parameter `{field}`, but {kind.__name__} "
                 f"has these: {', '.join(params) or 'none'}. Wrap the layer that holds it, or name "

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import FailedHealthCheck
 from jaxtyping import Float
 
+from oryxstate._annotations import _hints
 from oryxstate._module import _construct
 from oryxstate._module._base import Module
 from oryxstate.nn._layer import Layer
@@ -19,7 +20,6 @@ from oryxstate.nn._rng import Rng
 from oryxstate.testing import _hypothesis, _shown
 from oryxstate.testing._arrays import arrays, is_array_hint, keys
 from oryxstate.testing._dimensions import Scope, Sizes, scopes
-from oryxstate.testing._hints import field_hints
 from oryxstate.testing._parameters import Parameters, draw_arguments, drawn, parameters_of
 from oryxstate.testing._templates import CATALOGUE, templates
 from oryxstate.testing._values import Drawing, draws
@@ -165,14 +165,14 @@ def _parameters(kind: Any) -> Parameters:
     found = parameters_of(kind.__init__, name, f"`modules({name}, {{}}=strategy)`").without("self")
     if not kind.__generated_init__:
         return found
-    hints = {field: _for_kind(kind, field, hint) for field, hint in field_hints(kind).items()}
+    hints = {field: _for_kind(kind, field, hint) for field, hint in _hints.of_fields(kind).items()}
     return found._replace(hints=hints)
 
 
 def _for_kind(kind: Any, field: str, hint: Any) -> Any:
     """An array that is learned is one of floats, if nothing else is said."""
     info = kind.__layout__.infos.get(field)
-    learned = info is not None and info.kind in ("param", "child")
+    learned = info is not None and (info.is_param or info.is_child)
     return Float[jax.Array, "..."] if learned and hint is jax.Array else hint
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from oryxstate.testing._hints import field_hints, parameter_hints
+from oryxstate._annotations import _hints
 from oryxstate.testing._values import (
     UNSAID,
     Drawing,
@@ -49,7 +49,7 @@ class Parameters(NamedTuple):
 def parameters_of(function: Callable[..., Any], owner: str, remedy: str) -> Parameters:
     """The parameters of a function, or of a method with `self`."""
     signature = dict(inspect.signature(function).parameters)
-    return Parameters(signature, parameter_hints(function), owner, remedy)
+    return Parameters(signature, _hints.of_function(function), owner, remedy)
 
 
 def written(kind: Any) -> Callable[..., Any]:
@@ -121,7 +121,7 @@ def _some(drawing: Drawing, parameters: Parameters, name: str) -> list[Any]:
 def _draw_dataclass(drawing: Drawing, kind: Any) -> Any:
     """A plain dataclass, an Equinox module or a NamedTuple, in the scope around it."""
     signature = dict(inspect.signature(kind).parameters)
-    hints = {**parameter_hints(kind.__init__), **field_hints(kind)}
+    hints = {**_hints.of_function(kind.__init__), **_hints.of_fields(kind)}
     remedy = f"`st.register_type_strategy({kind.__name__}, ...)`"
     args, kwargs = draw_arguments(
         drawing, Parameters(signature, hints, f"`{kind.__name__}`", remedy), {}

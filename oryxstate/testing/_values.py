@@ -15,9 +15,9 @@ import jaxtyping
 from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument, ResolutionFailed
 
+from oryxstate._annotations import _hints
 from oryxstate.testing import _arrays, _hypothesis
 from oryxstate.testing._dimensions import Scope, Sizes, bind_shape, scopes
-from oryxstate.testing._hints import Unresolved
 
 # By the number of arguments; those of JAX are pickled by their names.
 _FUNCTIONS: dict[int, list[Callable[..., Any]]] = {
@@ -127,7 +127,7 @@ def draw_value(drawing: Drawing, hint: Any, place: Place) -> Any:
         NoStrategy: if there is no telling which values it has.
     """
     draw = drawing.draw
-    if isinstance(hint, Unresolved):
+    if isinstance(hint, _hints.Unresolved):
         raise place.error(f"is annotated `{hint.text}`, which has no meaning here ({hint.error})")
     if _arrays.is_array_hint(hint):
         return _arrays.draw_array(draw, hint, drawing.scope, _arrays.Policy())

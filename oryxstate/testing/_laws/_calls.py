@@ -22,7 +22,7 @@ from oryxstate._module import _call
 from oryxstate.testing._differences import difference, is_key, type_difference
 from oryxstate.testing._laws._case import Case, broken, expect_same, law, sentence
 from oryxstate.testing._laws._faults import Fault, LawError, gist
-from oryxstate.testing._laws._walk import has_batched_rule
+from oryxstate.testing._walk import has_batched_rule
 
 _KEEP_TYPES = {f.__code__ for f in (_tree.conform, _tree.conform_leaf, _call._same_type)}
 

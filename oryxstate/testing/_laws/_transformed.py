@@ -16,13 +16,14 @@ from jax import lax
 from oryxstate import _api, _tree
 from oryxstate._errors import EffectError
 from oryxstate._module._base import Module
+from oryxstate._module._pytree import modules
 from oryxstate.testing._differences import is_key
 from oryxstate.testing._laws import _losses
 from oryxstate.testing._laws._calls import buffers, plain
 from oryxstate.testing._laws._case import COUNT, Case, expect_same, law, stacked
 from oryxstate.testing._laws._faults import Fault, NotApplicable, gist
 from oryxstate.testing._laws._trees import static_difference
-from oryxstate.testing._laws._walk import has_batched_rule, modules
+from oryxstate.testing._walk import has_batched_rule
 
 
 @law

@@ -17,7 +17,7 @@ from oryxstate.testing._differences import difference
 from oryxstate.testing._laws._calls import plain
 from oryxstate.testing._laws._case import Case, expect_same, law, sentence
 from oryxstate.testing._laws._faults import Fault, NotApplicable, gist
-from oryxstate.testing._laws._walk import statics
+from oryxstate.testing._walk import statics
 
 
 @law
