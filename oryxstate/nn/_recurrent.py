@@ -19,9 +19,9 @@ class RecurrentCell(Layer):
     """One step of a recurrence: from a carry and an input to the next carry and an output.
 
     `step` is a function of an explicit carry. A call reads the carry from state and writes it back,
-    so that calls after one another, in a Python loop or in `lax.scan`, are steps after one another;
-    within one root call gradients flow through it. Subclass it, and write `initialize`, `step` and
-    `zero_carry`; `initialize` gives the state its first value.
+    so that consecutive calls, in a Python loop or in `lax.scan`, are consecutive steps, and
+    gradients flow from step to step. Subclass it, and write `initialize`, `step` and `zero_carry`;
+    `initialize` gives the state its first value.
 
     Attributes:
         carry: what the last call left, an array or a pytree of arrays; zeros at first.
