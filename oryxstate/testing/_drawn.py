@@ -1,4 +1,4 @@
-"""On which modules and inputs are laws checked?"""
+"""The strategy of cases: modules with inputs, on which laws are checked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from oryxstate.testing._modules import modules
 
 
 def is_drawn(subject: Any) -> bool:
-    """Whether something says which modules there are, rather than being one."""
+    """Return whether a subject stands for modules to be drawn, rather than being one."""
     return isinstance(subject, type | st.SearchStrategy | TemplateExample | Template)
 
 
@@ -32,16 +32,16 @@ def cases(
     batched: bool | None = None,
     tolerance: float | None = None,
 ) -> Case:
-    """Strategy of modules with inputs, on which laws are checked.
+    """Return a strategy of modules with inputs, on which laws are checked.
 
     Args:
-        draw: of Hypothesis, not to be given.
+        draw: given by Hypothesis.
         subject: a class of modules, a module, a `TemplateExample`, or a strategy of one of the two.
         inputs: the arguments as a tuple, a strategy of `(args, kwargs)`, or a function of a module
             that returns one of these; by default drawn by the annotations of the module's call.
-        batched: whether calls are mapped over examples; by default they are if there is a layer
-            that sees the whole batch.
-        tolerance: of the laws.
+        batched: whether calls are mapped over examples; by default they are if a layer sees the
+            whole batch.
+        tolerance: the tolerance of the laws.
     """
     module, specs = _module(draw, subject)
     if batched is None:
@@ -55,7 +55,7 @@ def cases(
 
 
 def _module(draw: st.DrawFn, subject: Any) -> tuple[Any, tuple]:
-    """A module, and the specs of its inputs if they are known."""
+    """Draw a module, with the specs of its inputs if known."""
     if isinstance(subject, Template):
         raise TypeError(
             f"{subject!r} is a template, whose inputs are not known. Give "

@@ -1,4 +1,4 @@
-"""With which inputs can a module be called?"""
+"""Inputs with which a module can be called."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def inputs(
     examples: int | None = None,
     **arguments: Any,
 ) -> st.SearchStrategy[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Strategy of the arguments of a module's call, `(args, kwargs)`.
+    """Return a strategy of the arguments of a module's call, `(args, kwargs)`.
 
-    They are drawn by the annotations of `call`, or of `call_and_update` if that is what the author
-    wrote. Names of axes mean there what they mean for the fields: if `kernel: Float[Array, "in
-    out"]` has the shape (3, 4) then `x: Float[Array, "b in"]` has three columns. (To jaxtyping the
-    names of fields and calls are not related; but an input must fit the model.) Names of modules
-    inside count too, unless two of these disagree. Keywords that the module or a layer in it takes
-    are drawn as well: `training`, `rng`, and others by their annotations. A module with a layer
-    that sees the whole batch (`call_batched`) trains only if there are `examples`.
+    They are drawn by the annotations of `call`, or of `call_and_update` if the author wrote that.
+    Fields and arguments share names of axes: if `kernel: Float[Array, "in out"]` has shape (3, 4),
+    then `x: Float[Array, "b in"]` has three columns. (In jaxtyping the names in fields and calls
+    are unrelated, but an input must fit the model.) Names in the modules inside count too, unless
+    two of these disagree. Keywords that the module or a layer in it takes are drawn as well:
+    `training`, `rng`, and others by their annotations. A module with a layer that sees the whole
+    batch (`call_batched`) trains only if there are `examples`.
 
     Args:
         module: the module.
-        *specs: of the positional arguments, if annotations do not tell. Integers are 0 or 1, which
-            are indices of anything.
+        *specs: the specs of the positional arguments, if annotations do not give them. Integers are
+            0 or 1, which are valid indices of anything.
         sizes: lengths of axes by name, rather than those of the fields.
         examples: if given, each array in `args` has a first axis of this length, for `jax.vmap`;
             keywords are those of all examples.
@@ -55,7 +55,7 @@ def inputs(
 
     Raises:
         TypeError: for an argument that the call does not take; when an example is drawn, for a
-            parameter without a default whose annotation does not tell what it is.
+            parameter without a default whose annotation does not say what it is.
 
     Examples:
         >>> from hypothesis import find
@@ -93,7 +93,7 @@ def inputs(
 
 
 class _Parts(NamedTuple):
-    """What arguments consist of."""
+    """The parts from which arguments are drawn."""
 
     module: Module
     specs: tuple[ArraySpec, ...]
@@ -103,7 +103,7 @@ class _Parts(NamedTuple):
     given: dict[str, Any]
 
     def given_to(self, names: Any) -> dict[str, Any]:
-        """Those strategies that are for some names."""
+        """Return the strategies for some names."""
         return {name: value for name, value in self.given.items() if name in names}
 
 
@@ -130,7 +130,7 @@ def _of_spec(spec: ArraySpec, leading: tuple[int, ...]) -> st.SearchStrategy[Any
 
 
 def _bind_fields(module: Module, scope: Scope) -> None:
-    """Give names the lengths that they have in a module, or else in all modules inside it."""
+    """Bind names to their lengths in a module, or else in all modules inside it."""
     own, *inner = _inside(module)
     _bind_own(own, scope)
     found: dict[tuple[type, str], set[Any]] = {}
@@ -152,7 +152,7 @@ def _bind_own(module: Module, scope: Scope) -> None:
 
 
 def _inside(module: Module) -> list[Module]:
-    """A module and all modules in it."""
+    """Return a module and all modules in it."""
     found: list[Module] = []
 
     def look(each: Any, path: str) -> Any:
@@ -165,7 +165,7 @@ def _inside(module: Module) -> list[Module]:
 
 
 def _keywords_of(module: Module, call: Parameters, *, batched: bool) -> dict[str, Any]:
-    """Strategies for the keywords that the call of a module needs, or that layers in it do."""
+    """Return strategies for the keywords that a module or a layer in it needs."""
     inside = _inside(module)
     whole = any(type(each).call_batched is not None for each in inside)  # type: ignore[attr-defined]
     modes = st.just(False) if whole and not batched else st.booleans()

@@ -1,4 +1,4 @@
-"""Do fields, arguments and outputs have the shapes and dtypes of their jaxtyping annotations?"""
+"""The law that fields, arguments and outputs fit their jaxtyping annotations."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _fields(path: str, module: Any) -> Iterator[_Annotated]:
 
 
 def _one_of_stack(fields: list[_Annotated]) -> list[_Annotated]:
-    """Fields without the axes that a module in another may have in front, as in `nn.Repeat`."""
+    """Strip leading axes from the fields of a stacked module, such as one in `nn.Repeat`."""
     while _mismatch(fields):
         lengths = {jnp.shape(x)[:1] for f in fields for x in jax.tree.leaves(f.value)}
         if len(lengths) != 1 or lengths & {(), (0,)}:
@@ -62,7 +62,7 @@ def _one_of_stack(fields: list[_Annotated]) -> list[_Annotated]:
 
 
 def _call(case: Case) -> Iterator[_Annotated]:
-    """The arguments and the result of the call of one example."""
+    """Return the arguments and the result of the call of one example."""
     written = _written(type(case.module))
     if written is None:
         return
@@ -87,7 +87,7 @@ def _call(case: Case) -> Iterator[_Annotated]:
 
 
 def _written(cls: type) -> Any:
-    """The method that the author of a class wrote: `call` or `call_and_update`."""
+    """Return the method that the author of a class wrote: `call` or `call_and_update`."""
     for name in ("call", "call_and_update"):
         written = getattr(getattr(cls, name, None), "__wrapped__", None)
         if written is not None:
@@ -103,7 +103,7 @@ def _hints(annotated: Any) -> dict[str, Any]:
 
 
 def _is_checked(hint: Any) -> bool:
-    """Whether an annotation says something about arrays in the words of jaxtyping."""
+    """Return whether a jaxtyping annotation of arrays is in this annotation."""
     if isinstance(hint, type) and hint.__module__.startswith("jaxtyping"):
         return True
     return any(map(_is_checked, typing.get_args(hint)))
@@ -116,7 +116,7 @@ def _expect(values: Iterable[_Annotated]) -> None:
 
 
 def _mismatch(values: Iterable[_Annotated]) -> str:
-    """The first value that is not what it is annotated as, in words. Names of axes are shared."""
+    """Describe the first value that does not fit its annotation. Names of axes are shared."""
     before: list[str] = []
     with jaxtyping.jaxtyped("context"):
         for what, value, hint in values:
@@ -135,5 +135,5 @@ def _mismatch(values: Iterable[_Annotated]) -> str:
 
 
 def _named(hint: Any) -> str:
-    """An annotation as one writes it: some JAX releases call their arrays `jaxlib._jax.Array`."""
+    """Format an annotation; some JAX releases call their arrays `jaxlib._jax.Array`."""
     return re.sub(r"\b(\w+\.)+", "", hint.__name__ if isinstance(hint, type) else str(hint))

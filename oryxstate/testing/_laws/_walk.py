@@ -1,4 +1,4 @@
-"""Which modules are there in a pytree, and what is static in them?"""
+"""The modules in a pytree, and their static values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from oryxstate._module import _pytree
 
 
 def modules(tree: Any) -> Iterator[tuple[str, Any]]:
-    """Every module in a pytree, outermost first, with its path as one writes it."""
+    """Yield every module in a pytree, outermost first, with its path."""
     found: list[tuple[str, Any]] = []
 
     def look(module: Any, path: str) -> Any:
@@ -22,7 +22,7 @@ def modules(tree: Any) -> Iterator[tuple[str, Any]]:
 
 
 def statics(tree: Any) -> dict[str, Any]:
-    """The values of all static fields, by path."""
+    """Return the values of all static fields, by path."""
     return {
         f"{path}.{name}".removeprefix("."): getattr(module, name)
         for path, module in modules(tree)
@@ -31,5 +31,5 @@ def statics(tree: Any) -> dict[str, Any]:
 
 
 def has_batched_rule(tree: Any) -> bool:
-    """Whether a layer in a pytree sees whole batches."""
+    """Return whether a layer in a pytree sees whole batches."""
     return any(type(module).call_batched is not None for _, module in modules(tree))
