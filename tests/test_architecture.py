@@ -1,4 +1,4 @@
-"""The package is in layers, and only one file knows JAX's internals (DESIGN, sections 3 and 4)."""
+"""The package is in layers, and only `oryxstate/_jax.py` knows JAX's internals."""
 
 import ast
 import doctest
