@@ -40,15 +40,15 @@ check_version(jax.__version_info__)
 import jax.core
 import jax.extend.core as jex
 import jax.extend.linear_util as linear_util
+import jax.extend.source_info_util as source_info_util
 import jax.numpy as jnp
 import numpy as np
-import jax.extend.source_info_util as source_info_util
 from jax._src import core as _core  # trace_ctx; jax.extend can only take the trace away and back
 from jax._src import effects as _effects  # the allow-lists of effect types have no public name
 from jax._src import hijax as _hijax  # the primitive behind `custom_root` from 0.11
 from jax._src import pjit as _pjit  # what an eager call of a jitted function comes to
-from jax._src.callback import io_callback_p, pure_callback_p  # not among the public primitives
 from jax._src import traceback_util as _traceback_util  # Equinox registers its files there too
+from jax._src.callback import io_callback_p, pure_callback_p  # not among the public primitives
 from jax._src.config import eager_constant_folding as _eager_constant_folding
 from jax._src.custom_batching import custom_vmap_p  # not among jax.extend.core.primitives
 from jax._src.debugging import debug_callback_p  # not among the public primitives

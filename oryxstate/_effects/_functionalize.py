@@ -221,7 +221,9 @@ class ThreadedVariables:
         for name in sorted(set(self._uses) - set(self.declared)):
             value = self._value(name)
             if name in stacks:
-                (self.stacks_written if self._uses[name].written else self.stacks_read)[name] = value
+                (self.stacks_written if self._uses[name].written else self.stacks_read)[name] = (
+                    value
+                )
             else:
                 (self.written if self._uses[name].written else self.read)[name] = value
 

@@ -249,9 +249,7 @@ def _assign_batch(axis_name, operands, dims, *, var, shape, reduce, **params):
     if axis_name == KEY_AXIS and any(d is not None for d in dims):
         raise ValueError(KEY_USED)
     moved = [
-        leaf
-        if own is None
-        else _onto_axis(leaf, dim, own, jnp.shape(refs[i]))
+        leaf if own is None else _onto_axis(leaf, dim, own, jnp.shape(refs[i]))
         for i, (leaf, dim, own) in enumerate(zip(leaves, dims, own_dims, strict=True))
     ]
     shared = [i for i, own in enumerate(own_dims) if own is None]
@@ -322,9 +320,7 @@ def _reduced(leaf, dim, name, reduce):
             f"`reduce` of state '{name}' must turn {list(aval.shape)} into {list(each.shape)} (it "
             f"is called as `reduce(values, axis={dim})`), but returned {list(jnp.shape(out))}."
         )
-    (out,) = _tree.conform(
-        out, (each,), jax.tree.structure(out), f"`reduce` of state '{name}'"
-    )
+    (out,) = _tree.conform(out, (each,), jax.tree.structure(out), f"`reduce` of state '{name}'")
     return out
 
 

@@ -153,9 +153,9 @@ class Module(metaclass=_construct.ModuleMeta):
     def flatten(self) -> tuple[tuple[Any, ...], Any]:
         """The data of this module, one value per field, and everything static about it."""
         module = _pytree.value_of(self)
-        return tuple(
-            _pytree.stored(module, name) for name in self.__layout__.data
-        ), _pytree.aux_of(module)
+        return tuple(_pytree.stored(module, name) for name in self.__layout__.data), _pytree.aux_of(
+            module
+        )
 
     @classmethod
     def unflatten(cls, static_data: Any, xs: tuple[Any, ...]) -> Self:
