@@ -1,4 +1,4 @@
-"""Which layers normalize?"""
+"""Layers that normalize."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is the kernel of a layer normalized before each use?"""
+"""Layers whose kernel is normalized before each use."""
 
 from __future__ import annotations
 

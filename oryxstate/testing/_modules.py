@@ -1,4 +1,4 @@
-"""Which modules of a class are there?"""
+"""The strategy of the modules of a class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""With which arguments can a function be called, by the annotations of its parameters?"""
+"""The parameters of a function, with strategies of arguments by their annotations."""
 
 from __future__ import annotations
 

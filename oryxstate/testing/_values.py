@@ -1,4 +1,4 @@
-"""Which values are there for an annotation?"""
+"""The strategy of values for an annotation."""
 
 from __future__ import annotations
 

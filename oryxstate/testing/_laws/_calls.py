@@ -1,4 +1,4 @@
-"""Which laws must hold for two runs of a module to be comparable at all?
+"""The laws that must hold for two runs of a module to be comparable at all.
 
 They are checked first, and the first that does not hold ends the check: the laws after it compare
 runs, and would all report the one fault in words of their own.

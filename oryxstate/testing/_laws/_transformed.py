@@ -1,4 +1,4 @@
-"""Which laws relate a call to the same call under a transformation of JAX?
+"""The laws that relate a call to the same call under a transformation of JAX.
 
 Those after `jit_is_eager` compare with jitted calls: that compiles once for all of them.
 """

@@ -1,4 +1,4 @@
-"""Which laws hold for a module as a pytree and as a value?"""
+"""The laws of a module as a pytree and as a value."""
 
 from __future__ import annotations
 
