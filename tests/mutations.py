@@ -1,4 +1,4 @@
-"""In which ways are the rules broken, to see that the tests notice?
+"""Rules broken on purpose, to see that the tests notice.
 
 A mutation replaces one passage of a file, whose path is from `oryxstate/_effects`, and which must
 hold it once.
