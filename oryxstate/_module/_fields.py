@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +28,14 @@ class FieldInfo(NamedTuple):
 def info(field: dataclasses.Field) -> FieldInfo:
     """The specifier of a dataclass field."""
     return field.metadata.get(_KEY, FieldInfo())
+
+
+def mend(fields: dict[str, dataclasses.Field]) -> None:
+    """Restore what dataclasses know by identity, in fields that may have been pickled."""
+    for field in fields.values():
+        for name in ("default", "default_factory"):
+            if isinstance(getattr(field, name), type(dataclasses.MISSING)):
+                setattr(field, name, dataclasses.MISSING)
 
 
 def _field(kind: Kind, converter: Any, options: dict[str, Any], reduce: Any = None) -> Any:
@@ -118,6 +127,7 @@ class Layout(NamedTuple):
         static: the names of static fields.
         state: the names of state fields.
         children: the names of fields without a specifier.
+        cached: the names of cached properties, which are no fields.
     """
 
     fields: dict[str, dataclasses.Field]
@@ -126,6 +136,7 @@ class Layout(NamedTuple):
     static: tuple[str, ...]
     state: tuple[str, ...]
     children: tuple[str, ...]
+    cached: tuple[str, ...]
 
     @classmethod
     def of(cls, module_class: type) -> Layout:
@@ -136,5 +147,8 @@ class Layout(NamedTuple):
         def named(*kinds: Kind) -> tuple[str, ...]:
             return tuple(name for name, i in infos.items() if i.kind in kinds)
 
+        attributes = [item for base in module_class.__mro__ for item in vars(base).items()]
+        cached = {k for k, value in attributes if isinstance(value, functools.cached_property)}
         data = named("param", "state", "child")
-        return cls(fields, infos, data, named("static"), named("state"), named("child"))
+        kinds = named("static"), named("state"), named("child")
+        return cls(fields, infos, data, *kinds, tuple(cached))
