@@ -22,7 +22,8 @@ def read(module: Any, name: str) -> Any:
     if place is not None and name in place.treedefs:
         return place.read(name)
     if name in d.get(REST, ()):
-        return _foreign.join(*d[REST][name], _pytree.is_module)
+        data, rest = d[REST][name]
+        return _foreign.join(data, rest, _pytree.is_module)
     raise AttributeError(f"{type(module).__name__!r} object has no attribute {name!r}")
 
 
@@ -31,7 +32,9 @@ def fields_first(written: Callable[[Any, str], Any]) -> Callable[[Any, str], Any
 
     @functools.wraps(written)
     def __getattr__(self: Any, name: str) -> Any:
-        return (read if name in self.__layout__.fields else written)(self, name)
+        if name in self.__layout__.fields:
+            return read(self, name)
+        return written(self, name)
 
     return __getattr__
 

@@ -36,13 +36,16 @@ def derive_calls(cls: Any, root: type) -> None:
     name, function = _the_only(*own)
     derived = _derived_from_rule if name == "call_and_update" else _derived_from_call
     cls.call, cls.call_and_update = call, call_and_update = derived(function)
-    cls.__call__ = call
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """The output; open to keywords, since those that `call` needs may come from the root."""
+        return call(self, *args, **kwargs)
 
     def update(self: Any, *args: Any, **kwargs: Any) -> Any:
         """This module with the state that the call left."""
         return call_and_update(self, *args, **kwargs)[1]
 
-    cls.update = update
+    cls.__call__, cls.update = __call__, update
 
 
 def _the_only(owner: type, functions: dict[str, Any]) -> tuple[str, Any]:
@@ -130,7 +133,7 @@ def not_in_root(kind: str, fields: list[str]) -> str:
 def nothing_written(module: Any, name: str) -> str:
     """The text of the error for a class without a call, also for one that asks `super()` for it."""
     kind = type(module).__name__
-    if type(module).__call__ is type(module).call:
+    if type(module).__call__.__module__ == __name__:  # it is derived
         return (
             f"no base of {kind} defines `{name}`, which it asks `super()` for. A base that is a "
             "module has all of `call`, `__call__`, `call_and_update` and `update`; a plain mixin "
