@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -47,6 +48,14 @@ class FieldInfo(NamedTuple):
 def info(field: dataclasses.Field) -> FieldInfo:
     """The specifier of a dataclass field."""
     return field.metadata.get(_KEY, FieldInfo())
+
+
+def mend(fields: dict[str, dataclasses.Field]) -> None:
+    """Restore what dataclasses know by identity, in fields that may have been pickled."""
+    for field in fields.values():
+        for name in ("default", "default_factory"):
+            if isinstance(getattr(field, name), type(dataclasses.MISSING)):
+                setattr(field, name, dataclasses.MISSING)
 
 
 def _field(kind: Kind, converter: Any, options: dict[str, Any], reduce: Any = None) -> Any:
@@ -138,6 +147,7 @@ class Layout(NamedTuple):
         static: the names of static fields.
         state: the names of state fields.
         children: the names of fields without a specifier.
+        cached: the names of cached properties, which are no fields.
     """
 
     fields: dict[str, dataclasses.Field]
@@ -146,6 +156,7 @@ class Layout(NamedTuple):
     static: tuple[str, ...]
     state: tuple[str, ...]
     children: tuple[str, ...]
+    cached: tuple[str, ...]
 
     @classmethod
     def of(cls, module_class: type) -> Layout:
@@ -153,6 +164,8 @@ class Layout(NamedTuple):
         fields = {f.name: f for f in dataclasses.fields(module_class)}
         infos = {name: info(f) for name, f in fields.items()}
 
+        attributes = [item for base in module_class.__mro__ for item in vars(base).items()]
+        cached = {k for k, value in attributes if isinstance(value, functools.cached_property)}
         return cls(
             fields,
             infos,
@@ -160,4 +173,5 @@ class Layout(NamedTuple):
             static=tuple(name for name, i in infos.items() if i.is_static),
             state=tuple(name for name, i in infos.items() if i.is_state),
             children=tuple(name for name, i in infos.items() if i.is_child),
+            cached=tuple(cached),
         )

@@ -14,6 +14,7 @@ way back. Besides its fields an instance holds, under names no field can have,
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -83,9 +84,24 @@ def unflatten(aux, children):
 """
 
 
-def register(cls: type, layout: Layout) -> None:
-    """Register a module class with JAX."""
+_registered: set[type] = set()
+_registering = threading.Lock()
 
+
+def register(cls: type) -> None:
+    """Register a module class with JAX, unless it is.
+
+    This waits for the first module of the class: cloudpickle makes a class without fields and gives
+    it its attributes, `__layout__` among them, afterwards.
+    """
+    if cls not in _registered:
+        with _registering:
+            if cls not in _registered:
+                _register(cls, cls.__layout__)  # type: ignore[attr-defined]
+                _registered.add(cls)
+
+
+def _register(cls: type, layout: Layout) -> None:
     def entries(names: tuple[str, ...]) -> str:
         return "(" + "".join(f"d[{name!r}], " for name in names) + ")"
 
@@ -174,6 +190,8 @@ def with_data(module: Any, data: dict[str, Any], *, scope: Scope | None = _SAME)
     copy = object.__new__(type(module))
     d = copy.__dict__
     d.update(module.__dict__)
+    for name in module.__layout__.cached:
+        d.pop(name, None)
     rest = d.get(REST)
     if rest:
         d[REST] = rest = dict(rest)
