@@ -141,6 +141,18 @@ def parent(trace: Any) -> Trace:
     return trace.parent if isinstance(trace, ForwardingTrace) else trace.parent_trace
 
 
+def is_staged_above(trace: Trace | None, value: Any) -> bool:
+    """Whether a value belongs to a program that is being staged above this trace."""
+    return isinstance(value, Tracer) and _base(value._trace) is not _base(trace)
+
+
+def _base(trace: Any) -> Any:
+    """The trace that evaluates or stages what `trace` hands down in the end."""
+    while trace is not None and (isinstance(trace, ForwardingTrace) or wraps_parent(trace)):
+        trace = parent(trace)
+    return trace
+
+
 def differentiates(trace: Trace) -> bool:
     """Whether `trace` computes a derivative."""
     return isinstance(trace, (ad.JVPTrace, _ad.LinearizeTrace))

@@ -9,6 +9,7 @@ way back. Besides its fields an instance holds, under names no field can have,
 - `SCOPED`: the same, instead of `AUX`, on a module that stands in a root call, live or a value;
 - `PLACE`: on a live module, where its state is (see `_live.py`); its state is not in `__dict__`;
 - `ROOT`: on a value that stands in a root call, the frame of that;
+- `REPLACED`: on such a value, the state fields that `replace` gave it;
 - `REST`: the Equinox children that are split (see `_foreign.py`), which are not in `__dict__`.
 """
 
@@ -25,6 +26,7 @@ from oryxstate._module import _foreign
 from oryxstate._module._fields import Layout
 
 AUX, SCOPED, PLACE, ROOT, REST = "__aux__", "__scoped__", "__place__", "__root__", "__rest__"
+REPLACED = "__replaced__"
 GONE = -2  # the level of a root call that cannot be reached
 
 
