@@ -31,8 +31,9 @@ UNDECLARED = (
 
 ENDED = (
     "state '{name}' belongs to a root call that has ended: its module was kept from that call, or "
-    "is used by code that JAX runs later, such as the backward pass of a `custom_vjp`. Return the module from the call (`y, model = model.call_and_update(x)` hands "
-    "back the whole updated model), or hand on its value, `ox.snapshot(module)`."
+    "is used by code that JAX runs later, such as the backward pass of a `custom_vjp`. Return the "
+    "module from the call (`y, model = model.call_and_update(x)` hands back the whole updated "
+    "model), or hand on its value, `ox.snapshot(module)`."
 )
 
 ELSEWHERE = (

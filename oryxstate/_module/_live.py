@@ -66,8 +66,9 @@ class Place:
         return self.frame.variables[name]
 
     def _identity(self, field: str) -> int | None:
-        """The identity that a read or write carries: none if the module is an argument of a program
-        that JAX may have cached, and serves other root calls too.
+        """The identity that a read or write carries.
+
+        None if the module is an argument of a program, which JAX may use in other root calls too.
         """
         refs = self.refs.get(field, ())
         is_argument = any(_jax.is_staged_above(self.frame.trace, ref) for ref in refs)
