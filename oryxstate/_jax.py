@@ -248,11 +248,11 @@ def start_intercepting() -> None:
     with _interception:
         _threads += 1
         if not _installed:
-            for it in _replacements:
-                if it.attributes.get(it.name) is it.theirs:
-                    it.attributes[it.name] = it.ours
+            for one in _replacements:
+                if one.attributes.get(one.name) is one.theirs:
+                    one.attributes[one.name] = one.ours
                 else:
-                    it.install_over_another()
+                    one.install_over_another()
             _installed = True
 
 
@@ -266,12 +266,12 @@ def stop_intercepting() -> None:
         _threads -= 1
         if _threads == 0:
             _installed = False
-            for it in _replacements:
-                if it.attributes.get(it.name) is it.ours:
-                    if it.theirs is None:
-                        del it.attributes[it.name]
+            for one in _replacements:
+                if one.attributes.get(one.name) is one.ours:
+                    if one.theirs is None:
+                        del one.attributes[one.name]
                     else:
-                        it.attributes[it.name] = it.theirs
+                        one.attributes[one.name] = one.theirs
 
 
 Rule = Callable[[Trace, Sequence, dict], Any]
