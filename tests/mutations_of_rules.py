@@ -1,4 +1,4 @@
-"""Mutations of the rules of JAX's higher-order primitives, and of the derivatives that they build."""
+"""Mutations of the rules of JAX's higher-order primitives, and of derivatives of their own."""
 
 from mutation import (
     ALONE,

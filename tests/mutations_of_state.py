@@ -54,7 +54,7 @@ MUTATIONS = [
         "_primitives.py",
         "out = reduce(leaf, axis=dim)",
         "out = reduce(leaf, axis=0)",
-        (SUMS, "-k", "another_axis"),
+        (SUMS, "-k", "another"),
     ),
     Mutation(
         "what examples write is averaged unasked",
