@@ -1,4 +1,4 @@
-"""With which state does a program begin, and is what it leaves what the oracle says?"""
+"""The state that a program begins with, and the comparison of what it leaves."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from laws import keys, ours, parts
-from laws.dual import constant
+from programs import keys, ours, parts
+from programs.dual import constant
 
 CLOSE = {"rtol": 1e-3, "atol": 1e-3}
 HUGE = 1e3  # beyond it the error of float32 is not bounded

@@ -1,12 +1,12 @@
-"""What does a transformation mean for a body `(state, x) -> (y, new state)`?"""
+"""The meaning of each transformation for a body `(state, x) -> (y, new state)`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from laws.dual import above, constant, derivative
-from laws.programs import CALLS, SHIFTS, SLOPE
+from programs.dual import above, constant, derivative
+from programs.grammar import CALLS, SHIFTS, SLOPE
 
 Body = Callable[[dict, Any], tuple[Any, dict]]
 

@@ -1,4 +1,4 @@
-"""Which modules do generated programs call? One of each kind that users write."""
+"""The modules that generated programs call, one of each kind that users write."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from laws import keys, oracle
-from laws.programs import POSITIVE
+from programs import keys, oracle
+from programs.grammar import POSITIVE
 
 import oryxstate as ox
 

@@ -1,11 +1,11 @@
-"""The law: each state update happens exactly once, whatever transformations stand around it."""
+"""Each state update happens exactly once, whatever transformations stand around it."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
-from laws import check
-from laws.programs import programs
+from programs import check
+from programs.grammar import programs
 
 pytestmark = pytest.mark.filterwarnings("ignore:Some donated buffers were not usable:UserWarning")
 

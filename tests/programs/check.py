@@ -1,4 +1,4 @@
-"""How is a program tried? Alone, and under an outer transformation of the whole call."""
+"""The checks of a program: alone, and under an outer transformation of the whole call."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import assume
 from jax.sharding import Mesh, PartitionSpec
-from laws import oracle, states
-from laws.dual import NearlyError, constant, derivative
-from laws.oracle_transformations import MeaninglessError, entered
-from laws.programs import (
+from programs import oracle, states
+from programs.dual import NearlyError, constant, derivative
+from programs.grammar import (
     BATCHES,
     BRANCHES,
     COLLECTIVES,
@@ -23,6 +22,7 @@ from laws.programs import (
     nodes,
     writes,
 )
+from programs.oracle_transformations import MeaninglessError, entered
 
 import oryxstate as ox
 

@@ -1,4 +1,4 @@
-"""How is a program of Python floats differentiated? Forward, by numbers that carry their slope.
+"""Dual numbers: the derivatives of a program of Python floats, in forward mode.
 
 Perturbations are told apart by tags, so that derivatives nest (Siskind and Pearlmutter 2005,
 "Perturbation confusion and referential transparency").

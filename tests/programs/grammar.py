@@ -1,4 +1,4 @@
-"""Which programs are the laws tried on? Random trees of statements and transformations.
+"""The random programs: trees of statements and transformations.
 
 A program is a function of a scalar, `x -> y`, that reads and writes the state of the modules in
 `ours.Parts`.

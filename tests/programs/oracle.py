@@ -1,4 +1,4 @@
-"""What does a program compute? Python's own loops and floats (NumPy's float64), no JAX.
+"""The oracle: a program in Python's own loops and floats (NumPy's float64), without JAX.
 
 The state is threaded by hand, a dictionary of tuples of numbers:
 
@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from laws import keys, oracle_transformations
-from laws.dual import above, constant, sin
-from laws.programs import BRANCH, PLAIN, POSITIVE, SHIFTS, Cell, Ensemble, Other, Two
+from programs import keys, oracle_transformations
+from programs.dual import above, constant, sin
+from programs.grammar import BRANCH, PLAIN, POSITIVE, SHIFTS, Cell, Ensemble, Other, Two
 
 
 def plain(kind: str, x: Any, weight: Any, sine: Any = sin) -> Any:

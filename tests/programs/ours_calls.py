@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import jaxpr_as_fun
-from laws.programs import SLOPE
+from programs.grammar import SLOPE
 
 _POLICIES = jax.checkpoint_policies
 POLICIES = (

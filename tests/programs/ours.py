@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from laws import oracle, ours_calls, ours_loops, parts
-from laws.programs import BRANCH, PLAIN, SHIFTS, Cell, Ensemble, Other, Two
+from programs import oracle, ours_calls, ours_loops, parts
+from programs.grammar import BRANCH, PLAIN, SHIFTS, Cell, Ensemble, Other, Two
 
 import oryxstate as ox
 
