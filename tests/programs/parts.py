@@ -7,7 +7,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from programs import keys, oracle
+from jax import lax
+from programs import keys, oracle_cells
 from programs.grammar import POSITIVE
 
 import oryxstate as ox
@@ -26,15 +27,29 @@ class Cell(ox.Module):
     def call(self, kind, x):
         if kind in ("twice", "recur"):
             return self("accumulate", self("count" if kind == "twice" else "accumulate", x))
-        if kind == "explicit":
-            y, new = self.call_and_update("accumulate", x)
+        if kind.startswith("explicit"):
+            y, new = self.threaded(kind, x)
             self.assign(s=new.s, n=new.n)
             return y
-        y, s = oracle.step(kind, self.s, x, jnp.sin)
+        y, s = oracle_cells.step(kind, self.s, x, jnp.sin)
         if kind != "read":
             self.assign(s=s, n=_count(self.n, x))
         # What was written is what is read.
-        return y + 0.0 * (self.s - jax.lax.stop_gradient(self.s)) if kind == "count" else y
+        return y + 0.0 * (self.s - lax.stop_gradient(self.s)) if kind == "count" else y
+
+    def threaded(self, kind, x):
+        """One root call, or two in a row."""
+
+        def step(carry):
+            return carry[1].call_and_update("accumulate", carry[0])
+
+        if kind == "explicit scan":
+            carry = x, ox.snapshot(self)
+            return lax.scan(lambda carry, _: (step(carry), None), carry, None, length=2)[0]
+        if kind == "explicit fori":
+            return lax.fori_loop(0, 2, lambda _, carry: step(carry), (x, ox.snapshot(self)))
+        carry = step((x, self))
+        return step(carry) if kind == "explicit loop" else carry
 
 
 class RuleCell(ox.Module):
@@ -44,16 +59,16 @@ class RuleCell(ox.Module):
     n: jax.Array = ox.state()
 
     def call_and_update(self, kind, x):
-        if kind in ("twice", "recur"):
-            x, new = self.stepped("count" if kind == "twice" else "accumulate", x)
+        if kind == "twice":
+            x, new = self.stepped("count", x)
             return new.stepped("accumulate", x)
-        return self.stepped(kind, x)
+        new = self
+        for _ in range(oracle_cells.REPEATED.get(kind, 0)):
+            x, new = new.stepped("accumulate", x)
+        return (x, new) if kind in oracle_cells.REPEATED else self.stepped(kind, x)
 
     def stepped(self, kind, x):
-        s = self.s
-        if kind == "explicit":
-            s, kind = jax.lax.stop_gradient(s), "accumulate"
-        y, s = oracle.step(kind, s, x, jnp.sin)
+        y, s = oracle_cells.step(kind, self.s, x, jnp.sin)
         return y, self if kind == "read" else self.replace(s=s, n=_count(self.n, x))
 
 
@@ -97,3 +112,30 @@ class Reduced(ox.Module):
     def call(self, x):
         self.assign(s=0.5 * self.s + x)
         return 0.5 * x + 0.1 * self.s
+
+
+def of(state: dict) -> tuple:
+    """The fields of `ours.Parts` in a state of the oracle's."""
+    f = jnp.float32
+    cells = [(f(s), jnp.int32(n)) for s, n in state["cells"]]
+    first, second = zip(*state["pairs"], strict=True)
+    a, b0, b1 = state["tree"]
+    seed, count = state["key"]
+    assert count == 0
+    return (
+        (Cell(*cells[0]), RuleCell(*cells[1]), Cell(*cells[2])),
+        {"cells": [Cell(*cells[3])]},
+        Holder(Cell(*cells[4])),
+        Cell(*_stacked(state["ensemble"])),
+        Cell(*_stacked(state["stack"])),
+        {"pair": (Cell(*_stacked(first)), RuleCell(*_stacked(second)))},
+        Tree({"a": f(a), "b": jnp.array([b0, b1], f)}),
+        Key(jax.random.key(seed)),
+        Reduced(f(state["reduced"])),
+        f(state["weight"]),
+    )
+
+
+def _stacked(cells):
+    s, n = zip(*cells, strict=True)
+    return jnp.array(s, jnp.float32), jnp.array(n, jnp.int32)

@@ -1,4 +1,4 @@
-"""The state that a program begins with, and the comparison of what it leaves."""
+"""The comparison of the state that a call leaves with the state of the oracle."""
 
 from __future__ import annotations
 
@@ -7,61 +7,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from programs import keys, ours, parts
+from programs import keys, ours
 from programs.dual import constant
 
 CLOSE = {"rtol": 1e-3, "atol": 1e-3}
 HUGE = 1e3  # beyond it the error of float32 is not bounded
 
 
-def start(shift: float) -> dict:
-    """A state to begin with, as the oracle writes it."""
-    cells = ((0.2, 0), (-0.4, 1), (1.0, 2), (0.3, 3), (-0.1, 4))
-    return {
-        "cells": tuple((s + shift, n) for s, n in cells),
-        "ensemble": tuple((s + shift, n) for s, n in ((0.1, 0), (0.2, 5), (0.3, 9))),
-        "tree": (0.1 + shift, 0.2, -0.3 * shift),
-        "reduced": 0.4 - shift,
-        "key": (int(10 * shift), 0),
-        "weight": 0.8,
-    }
-
-
-def _scalars(pairs):
-    return [(jnp.float32(s), jnp.int32(n)) for s, n in pairs]
-
-
 def model(node: Any, state: dict) -> ours.Program:
-    """The modules in this state."""
-    f = jnp.float32
-    cells = _scalars(state["cells"])
-    members = [
-        jnp.stack(xs)
-        for xs in zip(*[(f(s), jnp.int32(n)) for s, n in state["ensemble"]], strict=True)
-    ]
-    a, b0, b1 = state["tree"]
-    seed, count = state["key"]
-    assert count == 0
-    modules = ours.Parts(
-        cells=(parts.Cell(*cells[0]), parts.RuleCell(*cells[1]), parts.Cell(*cells[2])),
-        more={"cells": [parts.Cell(*cells[3])]},
-        holder=parts.Holder(parts.Cell(*cells[4])),
-        ensemble=parts.Cell(*members),
-        tree=parts.Tree({"a": f(a), "b": jnp.array([b0, b1], f)}),
-        key=parts.Key(jax.random.key(seed)),
-        reduced=parts.Reduced(f(state["reduced"])),
-        weight=f(state["weight"]),
-    )
-    return ours.Program(modules, node)
+    """The model of a program in this state."""
+    return ours.Program(ours.Parts.of(state), node)
 
 
 def arrays(state: dict) -> list[np.ndarray]:
     """The leaves of the modules in this state, keys as their data, in float64."""
-    s, n = (list(column) for column in zip(*state["ensemble"], strict=True))
+    stacks = [state["ensemble"], state["stack"], *zip(*state["pairs"], strict=True)]
+    columns = [list(column) for stack in stacks for column in zip(*stack, strict=True)]
     a, b0, b1 = state["tree"]
     key = keys.draw(*state["key"])[1]
     cells = [number for cell in state["cells"] for number in cell]
-    leaves = [*cells, s, n, a, [b0, b1], key, state["reduced"], state["weight"]]
+    leaves = [*cells, *columns, a, [b0, b1], key, state["reduced"], state["weight"]]
     return [np.array(_constants(leaf)) for leaf in leaves]
 
 
