@@ -44,7 +44,7 @@ def by_input_and_parameter(node):
         )[1]
         return (by_weight, by_x)[-len(argnums) :]
 
-    _compare_slopes(result[1], meaning(node, slopes))
+    _compare(result[1], meaning(node, slopes))
 
 
 def through_time(node):
@@ -83,9 +83,8 @@ def through_time(node):
         ]
 
     ends = meaning(node, slopes)
-    for value, slopes in result:
-        _compare_slopes(slopes, ends and [slope for _, slope, _ in ends])
-        np.testing.assert_allclose(value, ends[0][0], **states.CLOSE)
+    for got in result:
+        _compare(jax.tree.leaves(got), ends and [ends[0][0], *(slope for _, slope, _ in ends)])
 
 
 def _loss(shift, x, weight, model, loop):
@@ -120,8 +119,6 @@ def _expected_loss(node, start, shift, x, weight):
     return total + 0.3 * starts.total(state)
 
 
-def _compare_slopes(slopes, expected_slopes):
-    assert expected_slopes is not None and finite(expected_slopes), (
-        "what has no meaning was not refused"
-    )
-    np.testing.assert_allclose(slopes, expected_slopes, **states.CLOSE)
+def _compare(numbers, wanted):
+    assert wanted is not None and finite(wanted), "what has no meaning was not refused"
+    np.testing.assert_allclose(numbers, wanted, **states.CLOSE)

@@ -106,16 +106,21 @@ DERIVATIVES = (
 BATCHES = ("vmap", "vmap out", "vmap argument", "vmap of same", "eqx.filter_vmap")
 COLLECTIVES = ("pmean", "psum", "nested", "shard_map", "shard_map whole")
 STACKED = ("stacked", "stacked reverse", "stacked map", "stacked cond", "stacked grad")
-THREADS = ("thread", "thread jit", "thread scan", "thread fori", "thread while", "thread grad")
+THREADS = (
+    "thread", "thread jit", "thread scan", "thread live", "thread fori", "thread while",
+    "thread grad",
+)  # fmt: skip
 ROOTS = (
     "root", "root update", "other root", "other root argument", "other root shared",
-    "other root reaches", "kept live", "kept value", "kept in jit",
+    "other root reaches",
 )  # fmt: skip
+KEPT = ("kept live", "kept value", "kept in jit", "kept own", "kept earlier")
 SNAPSHOTS = ("snapshot stays", "snapshot change", "snapshot called", "snapshot traced")
 BACKWARD = (
     "backward", "backward jit", "backward checkpoint", "backward scan", "backward cond",
     "backward converted", "backward nondiff", "backward reads", "backward two", "backward asserts",
 )  # fmt: skip
+FORWARD = ("forward", "forward nondiff", "forward asserts")
 
 cells = st.builds(Cell, st.integers(0, CELLS - 1), st.sampled_from(CELL_KINDS))
 leaves = st.one_of(
@@ -145,9 +150,10 @@ def _larger(programs):
         within(COLLECTIVES),
         within(STACKED),
         within(THREADS),
-        within(ROOTS),
+        within((*ROOTS, *KEPT)),
         within(SNAPSHOTS),
         within(BACKWARD),
+        within(FORWARD),
     )
 
 

@@ -10,6 +10,8 @@ from programs.grammar import (
     BATCHES,
     BRANCHES,
     DERIVATIVES,
+    FORWARD,
+    KEPT,
     LOOPS,
     PLAIN,
     STACKED,
@@ -23,7 +25,7 @@ from programs.grammar import (
     Within,
 )
 
-RULES = ("custom_jvp", "custom_jvp read", "custom_vjp", *BACKWARD)
+RULES = ("custom_jvp", "custom_jvp read", "custom_vjp", *BACKWARD, *FORWARD)
 # Functions whose derivative says nothing about the state that they read.
 SILENT = (*RULES, "custom_root", "linear_solve")
 READING = ("read", "tree read")
@@ -103,7 +105,7 @@ def _is_refused(part):
         return touches(part.body)
     if part.kind in STACKED:  # the stack is also reached as a whole
         return holds(part.body, *STACKED) or any(isinstance(p, Stack) for p in parts(part.body))
-    return part.kind in ("while writes", "kept live", "kept value", "kept in jit")
+    return part.kind in ("while writes", *KEPT)
 
 
 def _meets_tangents(node, by_state=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from programs import starts
 from programs.dual import MeaninglessError, derivative
+from programs.grammar import KEPT, THREADS
 from programs.oracle_rules import constants
 
 
@@ -75,13 +76,11 @@ CALLS = {
     "other root argument": _of_both(False),
     "other root shared": _of_both(True),
     "other root reaches": _unchanged,
-    "kept live": _refused,
-    "kept value": _refused,
-    "kept in jit": _refused,
+    **dict.fromkeys(KEPT, _refused),
     "snapshot stays": _kept_update,
     "snapshot change": _change,
     "snapshot called": _unchanged,
     "snapshot traced": _again,
-    **dict.fromkeys(("thread", "thread jit", "thread scan", "thread fori", "thread while"), thread),
+    **dict.fromkeys(THREADS, thread),
     "thread grad": _thread_grad,
 }

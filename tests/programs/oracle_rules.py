@@ -56,6 +56,12 @@ def _asserts(body, state, x, _):
     return y + 0.5, state
 
 
+def _forward(body, state, x, _):
+    """`f(x) + k / 2` with k 1; the rule differentiates the function itself."""
+    y, new = _natural(body, state, x, 0)
+    return y + 0.5, new
+
+
 def _slope_of_state(state):
     return SLOPE + 0.1 * constant(state["cells"][0][0])
 
@@ -70,4 +76,7 @@ CALLS = {
     "backward reads": ruled(_slope_of_state),
     "backward two": _two,
     "backward asserts": _asserts,
+    "forward": _natural,
+    "forward nondiff": ruled(lambda state: SLOPE),
+    "forward asserts": _forward,
 }

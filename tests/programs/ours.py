@@ -11,6 +11,7 @@ from programs import (
     oracle,
     ours_backward,
     ours_calls,
+    ours_forward,
     ours_hosts,
     ours_loops,
     ours_roots,
@@ -25,6 +26,7 @@ import oryxstate as ox
 TABLES = (
     ours_loops.LOOPS, ours_loops.BATCHES, ours_calls.CALLS, ours_calls.DERIVATIVES,
     ours_stacks.STACKED, ours_roots.CALLS, ours_threads.CALLS, ours_backward.CALLS,
+    ours_forward.CALLS,
 )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def _backward(f, x, node, modules, staged=lambda f: f):
 def _converted(f, x, node, modules):
     """What the function closes over is given to it explicitly."""
     converted, closed = jax.closure_convert(f, x)
-    function = jax.custom_vjp(lambda g, x, *closed: g(x, *closed), nondiff_argnums=0)
+    function = jax.custom_vjp(lambda g, x, *closed: g(x, *closed), nondiff_argnums=(0,))
 
     def backward(g, inputs, bar):
         return jax.vjp(g, *inputs)[1](bar)
@@ -42,7 +42,7 @@ def _converted(f, x, node, modules):
 
 
 def _nondiff(f, x, node, modules):
-    function = jax.custom_vjp(lambda g, x: g(x), nondiff_argnums=0)
+    function = jax.custom_vjp(lambda g, x: g(x), nondiff_argnums=(0,))
 
     def backward(g, x, bar):
         return jax.vjp(g, x)[1](bar)

@@ -72,7 +72,11 @@ def _reaches(f, x, node, modules):
     return ox.call_and_update(_other(type(modules)), lambda _, x: f(x), x)[0]
 
 
-def _kept(f, x, node, modules, keep=lambda cell: cell, run=lambda call: call):
+def _itself(x):
+    return x
+
+
+def _kept(f, x, node, modules, keep=_itself, run=_itself, model=None):
     """A module of a root call that has ended; its path is that of a module of this one."""
     kept = []
 
@@ -80,8 +84,23 @@ def _kept(f, x, node, modules, keep=lambda cell: cell, run=lambda call: call):
         kept.append(keep(modules.cells[0]))
         return x
 
-    run(lambda model, x: ox.call_and_update(model, program, x))(_other(type(modules)), f(x))
+    model = _other(type(modules)) if model is None else model(modules)
+    run(lambda model, x: ox.call_and_update(model, program, x))(model, f(x))
     return kept[0]("accumulate", x)
+
+
+KEPT: list = []
+
+
+def keeper(modules, x):
+    """A program that keeps a module for later."""
+    KEPT.append(modules.cells[0])
+    return x
+
+
+def _kept_earlier(f, x, node, modules):
+    """A module of an earlier call of this model, with the path that it has now."""
+    return KEPT[-1]("accumulate", f(x))
 
 
 def _stays(f, x, node, modules):
@@ -125,6 +144,8 @@ CALLS = {
     "kept live": _kept,
     "kept value": functools.partial(_kept, keep=lambda cell: jax.tree.map(lambda x: x, cell)),
     "kept in jit": functools.partial(_kept, run=jax.jit),
+    "kept own": functools.partial(_kept, model=_itself),
+    "kept earlier": _kept_earlier,
     "snapshot stays": _stays,
     "snapshot change": _change,
     "snapshot called": _called,

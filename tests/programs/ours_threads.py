@@ -27,6 +27,10 @@ def total(modules):
     return cells + modules.stack.s.sum() + modules.reduced.s + modules.tree.tree["a"]
 
 
+def _itself(modules):
+    return modules
+
+
 def _step(node, x, modules, i, call):
     y, modules = call(modules, x)
     return 0.5 * y + 0.1 * i, modules
@@ -38,11 +42,11 @@ def _python(node, x, modules, call):
     return x, modules
 
 
-def _scan(node, x, modules, call):
+def _scan(node, x, modules, call, start=ox.snapshot):
     def body(carry, i):
         return _step(node, *carry, i, call), None
 
-    carry, _ = lax.scan(body, (x, ox.snapshot(modules)), jnp.arange(node.number, dtype=x.dtype))
+    carry, _ = lax.scan(body, (x, start(modules)), jnp.arange(node.number, dtype=x.dtype))
     return carry
 
 
@@ -88,6 +92,7 @@ CALLS = {
     "thread": _thread,
     "thread jit": functools.partial(_thread, call=jitted_root),
     "thread scan": functools.partial(_thread, loop=_scan),
+    "thread live": functools.partial(_thread, loop=functools.partial(_scan, start=_itself)),
     "thread fori": functools.partial(_thread, loop=_fori),
     "thread while": functools.partial(_thread, loop=_while),
     "thread grad": _grad,

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from programs import keys, ours
+from programs import keys, ours, ours_roots
 from programs.dual import constant
+from programs.nodes import holds
 
 CLOSE = {"rtol": 1e-3, "atol": 1e-3}
 HUGE = 1e3  # beyond it the error of float32 is not bounded
@@ -16,7 +17,10 @@ HUGE = 1e3  # beyond it the error of float32 is not bounded
 
 def model(node: Any, state: dict) -> ours.Program:
     """The model of a program in this state."""
-    return ours.Program(ours.Parts.of(state), node)
+    parts = ours.Parts.of(state)
+    if holds(node, "kept earlier"):
+        ours.Program(parts, ours_roots.keeper).call_and_update(jnp.float32(0))
+    return ours.Program(parts, node)
 
 
 def arrays(state: dict) -> list[np.ndarray]:
