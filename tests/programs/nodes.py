@@ -21,7 +21,6 @@ from programs.grammar import (
     Host,
     Other,
     Stack,
-    Two,
     Within,
 )
 
@@ -122,11 +121,3 @@ def _meets_tangents(node, by_state=False):
 
 def _repeats(node):
     return holds(node, *LOOPS, *THREADS, *STACKED, *BRANCHES)
-
-
-def rule_in_branch(node: object) -> bool:
-    """Whether a function with a derivative of its own is called in a branch."""
-    return any(
-        isinstance(part, Two) and part.kind in BRANCHES and holds(part, *RULES)
-        for part in parts(node)
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 from hypothesis import assume
 from programs.grammar import COLLECTIVES, Host, Within
-from programs.nodes import RULES, children, holds, may_refuse, parts, rule_in_branch
+from programs.nodes import RULES, children, holds, may_refuse, parts
 
 import oryxstate as ox
 
@@ -29,10 +29,10 @@ REFUSED_BY_JAX = {
     "unsupported operand type(s) for +: 'NoneType' and 'tuple'": of(
         "fori traced", "while", "while state", "while carry", "thread while"
     ),
-    # A rule that closes over what stands outside of a branch, and runs when that has been traced.
+    # A rule that closes over what stands outside of a branch or loop, and runs after its trace.
     "No constant handler for type": of(*RULES),
     "belongs to a root call that has ended": of(*RULES),
-    "Encountered an unexpected tracer": rule_in_branch,
+    "Encountered an unexpected tracer": of(*RULES),
     # Two shard_maps of different size, or what a callback returns beside one.
     "Received incompatible devices for jitted computation": of("shard_map", "shard_map whole"),
     "Cannot convert GSPMDSharding": of("shard_map", "shard_map whole"),
