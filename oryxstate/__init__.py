@@ -1,15 +1,16 @@
 """oryxstate: JAX models as frozen dataclasses whose state threads itself."""
 
+from oryxstate._annotations._setting import check_annotations
 from oryxstate._api import call, call_and_update, init, spec, update
 from oryxstate._errors import AnnotationError, EffectError
 from oryxstate._functions import FunctionModule, assign, variable
 from oryxstate._grad import grad, merge, partition, value_and_grad
-from oryxstate._module._annotations import check_annotations
 from oryxstate._module._base import Module
 from oryxstate._module._fields import param, state, static
+from oryxstate._module._live import snapshot
 from oryxstate._tree import ArraySpec, Shape, make_array_spec, named_leaves
 
-from oryxstate import _containers, nn  # isort: skip  (registers tuples, lists and dicts)
+from oryxstate import _batched, _containers, nn  # isort: skip  (the first two register themselves)
 
 __all__ = [
     "AnnotationError",
@@ -30,6 +31,7 @@ __all__ = [
     "nn",
     "param",
     "partition",
+    "snapshot",
     "spec",
     "state",
     "static",
@@ -38,4 +40,4 @@ __all__ = [
     "variable",
 ]
 
-del _containers
+del _batched, _containers

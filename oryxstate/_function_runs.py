@@ -1,4 +1,4 @@
-"""What does a function have while it runs: its modules, and no key once it is initialized?"""
+"""What a function has while it runs: its modules, and no key once it is initialized."""
 
 from __future__ import annotations
 
@@ -18,14 +18,9 @@ from oryxstate._module import _keywords, _live
 class Modules:
     """The modules among the variables of a running function: live, as in a root call of theirs."""
 
-    def __init__(
-        self, frame: _frames.FunctionFrame, modules: dict[str, Any], keywords: dict[str, Any]
-    ):
-        level = _frames.level() - 1
-        held, values = _keywords.held(keywords, level)
-        self._root = _live.Root(level, held)
-        self._root.frame = self._frame = frame
-        self._frame.hold(values)
+    def __init__(self, frame: _frames.Frame, modules: dict[str, Any], keywords: dict[str, Any]):
+        self._frame = frame
+        self._keywords = _keywords.hold(keywords, frame)
         self._made: collections.Counter[str] = collections.Counter()
         self.first: dict[str, Any] = {}
         self._live: dict[str, Any] = {}
@@ -34,8 +29,7 @@ class Modules:
 
     def _enter(self, name: str, module: Any) -> Any:
         self.first[name] = module
-        self._live[name], values = _live.enter(module, self._root, name)
-        self._frame.hold(values)
+        self._live[name] = _live.enter(module, self._frame, name, self._keywords)
         return self._live[name]
 
     def fresh_name(self, kind: str) -> str:
@@ -48,7 +42,7 @@ class Modules:
         """Declare a module, or find it."""
         if not self._frame.declaring:
             return self.find(name)
-        if name in self.first or name in self._frame.structures:
+        if name in self.first or name in self._frame.declared:
             raise ValueError(
                 f"two variables are named {name!r} in one function. Give one of them another name."
             )
@@ -66,11 +60,11 @@ class Modules:
 
     def updated(self) -> dict[str, Any]:
         """The modules as the function left them."""
-        return {name: _live.leave(m, self._root, name) for name, m in self.first.items()}
+        return {name: _live.updated_model(m, self._frame, name) for name, m in self.first.items()}
 
-    def strip(self, out: Any) -> Any:
+    def detach(self, out: Any) -> Any:
         """An output without ties to this run."""
-        return _live.strip(out, self._root.level)
+        return _live.detach(out, self._frame)
 
 
 def run(function: Callable[..., Any], key: Any, args: tuple, kwargs: dict) -> Any:

@@ -1,4 +1,4 @@
-"""How does a function become a module?"""
+"""Functions that declare variables, as modules."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def variable(value: Any, *, name: str) -> Any:
     if _has_module(value):
         return frame.modules.variable(name, value)
     leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, value))
-    held = frame.structures.setdefault(name, treedef)
+    held, _ = frame.declared.get(name, (treedef, ()))
     if held != treedef:
         raise ValueError(
             f"variable {name!r} has structure {treedef}, but it had {held} when the function was "
             "initialized. The structure of a variable cannot change."
         )
-    frame.types[name] = _frames.avals_of(tuple(leaves))
+    frame.declared[name] = treedef, _frames.avals_of(tuple(leaves))
     current = _primitives.declare(_name(name), tuple(leaves), treedef)
     return jax.tree.unflatten(treedef, current)
 
@@ -80,17 +80,17 @@ def assign(value: Any, *, name: str) -> Any:
     frame = _frames.innermost_function()
     if frame is None:
         return value
-    if name not in frame.structures:
+    if name not in frame.declared:
         raise ValueError(_primitives.UNDECLARED.format(field=name))
-    treedef, avals = frame.structures[name], frame.types[name]
+    treedef, avals = frame.declared[name]
     leaves = _tree.conform(value, avals, treedef, f"variable {name!r}")
     return jax.tree.unflatten(treedef, _primitives.write(_name(name), leaves))
 
 
-def current(frame: _frames.FunctionFrame, name: str) -> Any:
+def current(frame: _frames.Frame, name: str) -> Any:
     """The current value of a variable."""
-    leaves = _primitives.read(_name(name), frame.types[name])
-    return jax.tree.unflatten(frame.structures[name], leaves)
+    treedef, avals = frame.declared[name]
+    return jax.tree.unflatten(treedef, _primitives.read(_name(name), avals))
 
 
 def _has_module(value: Any) -> bool:
@@ -140,24 +140,21 @@ class FunctionModule(Module):
     def call_and_update(self, *args: Any, **kwargs: Any) -> tuple[Any, FunctionModule]:
         """The output, and the module with what the function assigned."""
         modules = jax.tree.map(lambda x: x, self.modules)
-        values, structures = {}, {}
-        for name, value in {**self.params, **self.states}.items():
-            leaves, structures[name] = jax.tree.flatten(value)
-            values[_name(name)] = tuple(leaves)
-        states = [_name(name) for name in self.states]
-        with _trace.open_function(values, states, declaring=False) as frame:
-            frame.structures = structures
-            frame.types = {name.field: avals for name, avals in frame.avals.items()}
+        with _trace.open_frame(declaring=False) as frame:
+            for name, value in {**self.params, **self.states}.items():
+                leaves, treedef = jax.tree.flatten(value)
+                variable = frame.add(_name(name), tuple(leaves), treedef)
+                frame.declared[name] = treedef, variable.avals
             own, threaded = _split(self.function, self.modules, kwargs)
             frame.modules = _function_runs.Modules(frame, modules, threaded)
             out = _function_runs.run_again(self.function, args, own)
             new = {
-                name.field: jax.tree.unflatten(structures[name.field], frame.values[name])
-                for name in frame.written
-                if name.level == FUNCTION
+                name.field: variable.value
+                for name, variable in frame.variables.items()
+                if variable.written and name.level == FUNCTION
             }
             new.update(frame.modules.updated())
-            return frame.modules.strip(out), self.replace(**new)
+            return frame.modules.detach(out), self.replace(**new)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name in self.__layout__.fields:
@@ -187,11 +184,11 @@ class InlineFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the function; what it assigns is assigned in the function around it."""
-        with self._frame.reading():
+        with self._frame.finding():
             return _function_runs.run_again(self._function, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self._frame.structures:
+        if name.startswith("_") or name not in self._frame.declared:
             raise AttributeError(f"the function has no variable {name!r}")
         return current(self._frame, name)
 
@@ -219,17 +216,18 @@ def _init(function: Any, *, name: str | None = None) -> Callable[..., Any]:
 
 
 def _initialized(function: Any, name: str | None, key: Any, args: tuple, kwargs: dict) -> Any:
-    with _trace.open_function({}, declaring=True) as frame:
+    with _trace.open_frame(declaring=True) as frame:
         own = {k: v for k, v in kwargs.items() if _keywords.accepts(function, k)}
         # What a function declares does not depend on whether it trains.
         frame.modules = _function_runs.Modules(frame, {}, {"training": False, **kwargs})
         _function_runs.run(function, key, args, own)
         _split(function, frame.modules.first, kwargs)
         parts: dict[str, dict[str, Any]] = {"params": {}, "states": {}}
-        for variable_name, leaves in frame.first.items():
-            field = variable_name.field
-            part = "states" if variable_name in frame.written else "params"
-            parts[part][field] = jax.tree.unflatten(frame.structures[field], leaves)
+        for variable_name, variable in frame.variables.items():
+            if variable_name.level == FUNCTION:
+                part = "states" if variable.written else "params"
+                first = jax.tree.unflatten(variable.treedef, variable.first)
+                parts[part][variable_name.field] = first
         return FunctionModule(function, **parts, modules=frame.modules.first, name=name)
 
 

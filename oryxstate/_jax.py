@@ -1,4 +1,4 @@
-"""Which unstable parts of JAX does oryxstate stand on? All of them are named here, and only here.
+"""The unstable parts of JAX that oryxstate stands on: all of them, and only here.
 
 Covers JAX 0.10 to 0.12. Everything that a JAX release may move is one named function or constant of
 this file; the rest of the package calls public JAX.
@@ -6,7 +6,9 @@ this file; the rest of the package calls public JAX.
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -38,12 +40,18 @@ check_version(jax.__version_info__)
 import jax.core
 import jax.extend.core as jex
 import jax.extend.linear_util as linear_util
+import jax.extend.source_info_util as source_info_util
+import jax.numpy as jnp
+import numpy as np
 from jax._src import core as _core  # trace_ctx; jax.extend can only take the trace away and back
 from jax._src import effects as _effects  # the allow-lists of effect types have no public name
 from jax._src import hijax as _hijax  # the primitive behind `custom_root` from 0.11
 from jax._src import pjit as _pjit  # what an eager call of a jitted function comes to
+from jax._src import traceback_util as _traceback_util  # Equinox registers its files there too
+from jax._src.callback import io_callback_p, pure_callback_p  # not among the public primitives
 from jax._src.config import eager_constant_folding as _eager_constant_folding
 from jax._src.custom_batching import custom_vmap_p  # not among jax.extend.core.primitives
+from jax._src.debugging import debug_callback_p  # not among the public primitives
 from jax._src.interpreters import ad as _ad  # LinearizeTrace and LinearizeTracer
 from jax._src.interpreters import batching as _batching  # BatchTrace
 from jax._src.interpreters import partial_eval as _pe  # eval_jaxpr
@@ -71,6 +79,24 @@ EVAL_JAXPR = getattr(_pe, "eval_jaxpr_p", None)  # calls functions of `custom_ro
 HI_PRIMITIVE = _hijax.call_hi_primitive_p
 SHARD_MAP = shard_map_p
 CUSTOM_VMAP = custom_vmap_p
+CALLBACKS = pure_callback_p, io_callback_p, debug_callback_p
+
+
+# Lines of code ------------------------------------------------------------------------------------
+
+
+def _hide_lines() -> None:
+    """Leave our lines out of the locations of equations and out of filtered tracebacks, as JAX's.
+
+    The package is one entry for each. An entry for each file would show on every error that passes
+    a transformation, also without us: JAX asks the file system about each entry for each frame.
+    """
+    package = os.path.dirname(__file__)
+    source_info_util.register_exclusion(package + os.sep)  # what a path begins with
+    _traceback_util.register_exclusion(package)
+
+
+_hide_lines()
 
 
 # Traces -------------------------------------------------------------------------------------------
@@ -147,42 +173,116 @@ class ForwardingTrace(Trace):
         return self.parent.process_call(primitive, fun, tracers, params)
 
 
+# Interception -------------------------------------------------------------------------------------
+
+
+class _Replacement:
+    """An attribute of an object of JAX for which ours stands in while a frame is open.
+
+    Attributes:
+        attributes: those of the object itself, where ours is put and taken away: not by `setattr`,
+            which takes twice as long, since each eager root call pays for this.
+        name: of the attribute.
+        theirs: what the object itself has there, None if it comes from its class.
+        ours: made by `wrap` from the original.
+    """
+
+    __slots__ = ("attributes", "name", "ours", "owner", "theirs", "wrap")
+
+    def __init__(self, owner: Any, name: str, wrap: Callable[[Callable], Callable]):
+        self.owner, self.name, self.wrap = owner, name, wrap
+        self.attributes = vars(owner)
+        self._read()
+
+    def _read(self) -> None:
+        self.theirs = self.attributes.get(self.name)
+        self.ours = self.wrap(getattr(self.owner, self.name))
+
+    def install_over_another(self) -> None:
+        """Put ours in place where something unexpected is: ours, or that of another library."""
+        if self.attributes.get(self.name) is not self.ours:
+            self._read()
+            self.attributes[self.name] = self.ours
+
+
+_replacements: list[_Replacement] = []
+_interception = threading.RLock()  # a finalizer or a signal handler may open a frame meanwhile
+_threads = 0  # that have a frame open
+_installed = False
+
+
+def start_intercepting() -> None:
+    """Ask the rules from now on, in all threads; once for each later `stop_intercepting`."""
+    global _threads, _installed
+    with _interception:
+        _threads += 1
+        if not _installed:
+            for it in _replacements:
+                if it.attributes.get(it.name) is it.theirs:
+                    it.attributes[it.name] = it.ours
+                else:
+                    it.install_over_another()
+            _installed = True
+
+
+def stop_intercepting() -> None:
+    """The inverse of `start_intercepting`; after the last one, JAX is as it was.
+
+    What another library has put over ours meanwhile stays, and goes on calling ours.
+    """
+    global _threads, _installed
+    with _interception:
+        _threads -= 1
+        if _threads == 0:
+            _installed = False
+            for it in _replacements:
+                if it.attributes.get(it.name) is it.ours:
+                    if it.theirs is None:
+                        del it.attributes[it.name]
+                    else:
+                        it.attributes[it.name] = it.theirs
+
+
 Rule = Callable[[Trace, Sequence, dict], Any]
 INTERCEPTED: set[Primitive] = set()
 
 
 def intercept(primitive: Primitive, rule: Rule) -> None:
-    """Ask `rule(trace, args, params)` first whenever `primitive` is bound; None means go on.
+    """While a frame is open, ask `rule(trace, args, params)` first whenever `primitive` is bound.
 
-    This change to objects of JAX is made at the only point where it can be right: before grad, vmap
-    or jit transform the primitive. A rule that works below them would see loops whose tangents or
-    batch axes no longer say where the state is. (JAX replaces `remat_p.bind` on the instance in the
-    same way.)
+    If the rule returns None, JAX goes on. This change to objects of JAX is made at the only point
+    where it can be right: before grad, vmap or jit transform the primitive. A rule that works below
+    them would see loops whose tangents or batch axes no longer say where the state is. (JAX
+    replaces `remat_p.bind` on the instance in the same way.)
     """
-    original = primitive.bind_with_trace
+
+    def wrap(original):
+        def bind_with_trace(trace, args, avals, params, /):
+            out = rule(trace, args, params)
+            return original(trace, args, avals, params) if out is None else out
+
+        return bind_with_trace
+
     INTERCEPTED.add(primitive)
-
-    def bind_with_trace(trace, args, avals, params, /):
-        out = rule(trace, args, params)
-        return original(trace, args, avals, params) if out is None else out
-
-    primitive.bind_with_trace = bind_with_trace
+    _replacements.append(_Replacement(primitive, "bind_with_trace", wrap))
 
 
 def intercept_eager_jit(touches_state: Callable[[Any], bool]) -> None:
-    """Let an eager call of a jitted function be bound, as it is under every transformation.
+    """While a frame is open, bind an eager call of a jitted function, as transformations do.
 
     With no trace set, `jax.jit` compiles what it staged without a `bind`. To set one during eager
     root calls would cost JAX's fast path for every small operation in them, five times their price.
     """
-    original = _pjit._pjit_call_impl_python
 
-    def call(*args, **params):
-        if touches_state(params["jaxpr"]):
-            return JIT.bind(*args, **params), None, None, []  # no executable to be kept
-        return original(*args, **params)
+    def wrap(original):
+        def call(*args, **params):
+            if touches_state(params["jaxpr"]):
+                return JIT.bind(*args, **params), None, None, []  # no executable to be kept
+            return original(*args, **params)
 
-    _pjit._pjit_call_impl_python = call
+        return call
+
+    _replacements.append(_Replacement(_pjit, "_pjit_call_impl_python", wrap))
 
 
 def running_impl() -> Primitive | None:
@@ -401,33 +501,6 @@ def _is_mapped_at(trace: Trace, value: Any) -> bool:
     return isinstance(value, _batching.BatchTracer) and value._trace is trace
 
 
-def stage_subfun(fun: Any, args: Sequence, keep: Callable[[Any], bool]) -> Any:
-    """The jaxpr of a function that a custom derivative was bound with, if `keep(jaxpr)`, else None.
-
-    A function that is not kept is staged once for the same static arguments and types, as JAX would
-    cache it: most of them are `jax.nn.relu` and its like.
-    """
-    try:
-        key = fun.transforms, fun.params, tuple(map(jax.typeof, args))
-        hash(key)
-        if key in _stateless.get(fun.f, ()):
-            return None
-    except TypeError:  # not hashable, or not a function that can be remembered
-        key = None
-    jaxpr = jax.make_jaxpr(lambda *xs: call_subfun(fun, xs))(*args)
-    if keep(jaxpr):
-        return jaxpr
-    _empty_stores(fun)
-    if key is not None:
-        _stateless.setdefault(fun.f, set()).add(key)
-    return None
-
-
-def is_custom_root(fun: Any) -> bool:
-    """Whether a `custom_jvp` function is the one behind `lax.custom_root` (before 0.11)."""
-    return getattr(fun.f, "__name__", "") == "_custom_root"
-
-
 def leave_one_output_tree(subfuns: Sequence) -> None:
     """Keep one output tree of a function and its rule, as when JAX runs one of the two."""
     function, rule = subfuns[:2]
@@ -442,35 +515,172 @@ def _is_filled(store: Any) -> bool:
         return False
 
 
-def wrap_subfun(function: Callable, like: Any) -> Any:
-    """`function` in the form in which a primitive was given `like`."""
-    if not isinstance(like, linear_util.WrappedFun):
-        return function
-    return linear_util.wrap_init(function, debug_info=like.debug_info)
+# Functions with a derivative of their own: one interface to what JAX calls them by ------------------
+
+# All of these take and return flat lists; `jvp` takes and returns symbolic zeros of the public kind.
+
+
+def symbolic_zero(value: Any) -> SymbolicZero:
+    """The tangent of a value that does not change, as rules of custom derivatives return it."""
+    return SymbolicZero(jax.typeof(value).to_tangent_aval())
+
+
+def is_zero(tangent: Any) -> bool:
+    """Whether a tangent or cotangent is symbolically zero."""
+    return isinstance(tangent, (ad.Zero, SymbolicZero))
+
+
+def _instantiated(tangent: Any) -> Any:
+    if not is_zero(tangent):
+        return tangent
+    zeros = np.zeros if tangent.aval.dtype == jax.dtypes.float0 else jnp.zeros
+    return zeros(tangent.aval.shape, tangent.aval.dtype)
+
+
+def _public(tangent: Any) -> Any:
+    return SymbolicZero(tangent.aval) if isinstance(tangent, ad.Zero) else tangent
+
+
+class _Subfuns:
+    """A `custom_jvp` or `custom_vjp` function about to be bound."""
+
+    def __init__(self, params: dict):
+        self._params = params
+        self._function, self._rule, *self._rest = params["subfuns"]
+        # The one behind `lax.custom_root`, before 0.11.
+        self.is_root = getattr(self._function.f, "__name__", "") == "_custom_root"
+
+    def run(self, args: Sequence) -> Any:
+        """What it computes where nothing is differentiated."""
+        return call_subfun(self._function, args)
+
+    def stage(self, args: Sequence, keep: Callable[[Any], bool]) -> Any:
+        """Its jaxpr, if `keep(jaxpr)`, else None.
+
+        A function that is not kept is staged once for the same static arguments and types, as JAX
+        would cache it: most of them are `jax.nn.relu` and its like.
+        """
+        fun = self._function
+        try:
+            key = fun.transforms, fun.params, tuple(map(jax.typeof, args))
+            hash(key)
+            if key in _stateless.get(fun.f, ()):
+                return None
+        except TypeError:  # not hashable, or not a function that can be remembered
+            key = None
+        jaxpr = jax.make_jaxpr(lambda *xs: self.run(xs))(*args)
+        if keep(jaxpr):
+            return jaxpr
+        _empty_stores(fun)
+        if key is not None:
+            _stateless.setdefault(fun.f, set()).add(key)
+        return None
+
+
+class JVPSubfuns(_Subfuns):
+    """A `custom_jvp` function about to be bound."""
+
+    has_vjp = False
+
+    def __str__(self) -> str:
+        return "custom_jvp"
+
+    def jvp(self, primals: Sequence, tangents: Sequence) -> tuple[Any, Any]:
+        """The user's rule."""
+        if not self._params["symbolic_zeros"]:
+            tangents = [_instantiated(t) for t in tangents]
+        out = call_subfun(self._rule, [*primals, *tangents])
+        return out[: len(out) // 2], out[len(out) // 2 :]
+
+
+class VJPSubfuns(_Subfuns):
+    """A `custom_vjp` function about to be bound."""
+
+    has_vjp, generic_batching = True, False
+
+    def __str__(self) -> str:
+        return "custom_vjp"
+
+    def forward(self, primals: Sequence, perturbed: Sequence[bool]) -> tuple[list, Any]:
+        """The user's rule for the way there: outputs, and residuals for the way back."""
+        pairs = [x for pair in zip(primals, perturbed, strict=True) for x in pair]
+        flat = call_subfun(self._rule, pairs)
+        *_, inputs = self._params["out_trees"]()
+        kept = iter(flat)  # residuals that are not inputs, then outputs
+        residuals = [next(kept) if i is None else primals[i] for i in inputs]
+        return list(kept), residuals
+
+    def backward(self, residuals: Any, cotangents: Sequence) -> tuple[list, Any]:
+        """The user's rule for the way back: cotangents of all inputs, and logs."""
+        if not self._params["symbolic_zeros"]:
+            cotangents = [_instantiated(t) for t in cotangents]
+        out = call_subfun(self._rest[0], [*residuals, *cotangents])
+        out, logs = out if isinstance(out, tuple) else (out, None)  # a pair from 0.11
+        return [None if is_zero(x) else x for x in out], logs
+
+
+def define_vjp(function: Any, forward: Callable, backward: Callable, like: Any) -> None:
+    """Give a `custom_vjp` function rules; `backward` returns cotangents and logs."""
+    options = {"generic_batching": True} if like.generic_batching else {}
+    if hasattr(function, "defvjp_with_logs"):  # from 0.12
+        function.defvjp_with_logs(forward, backward, symbolic_zeros=True, **options)
+    else:
+        function.defvjp(forward, lambda *args: backward(*args)[0], symbolic_zeros=True)
 
 
 class HiPrimitive:
-    """A high-level primitive about to be bound, on flat arguments."""
+    """A high-level primitive about to be bound.
+
+    Its `jvp` and its rules take the structured arguments it was called with.
+    """
 
     def __init__(self, params: dict):
-        self._prim = params["_prim"]
-        self.effects = getattr(self._prim, "effects", frozenset())
+        self._prim = prim = params["_prim"]
+        self._kind = type(prim).__name__
+        self.effects = getattr(prim, "effects", frozenset())
+        self.is_root = self._kind == "CustomRoot"
+        self.has_vjp = self._kind == "CustomVJPTraced"
+        self.generic_batching = getattr(prim, "generic_batching", False)
 
     def __str__(self) -> str:
-        return type(self._prim).__name__
+        return {"CustomJVPTraced": "custom_jvp", "CustomVJPTraced": "custom_vjp"}.get(
+            self._kind, self._kind
+        )
 
-    def expand(self, *args: Any) -> list:
+    @property
+    def checkpoint(self) -> dict | None:
+        """The parameters of `remat`, if it is the new `jax.checkpoint`."""
+        names = ("jaxpr", "policy", "prevent_cse")
+        is_remat = self._kind == "RematTraced"
+        return {name: getattr(self._prim, name) for name in names} if is_remat else None
+
+    def _structured(self, flat: Sequence) -> Any:
+        return jax.tree.unflatten(self._prim.in_tree, flat)
+
+    def run(self, args: Sequence) -> list:
         """What it computes, in terms of ordinary primitives."""
-        return jax.tree.leaves(self._prim.expand(*jax.tree.unflatten(self._prim.in_tree, args)))
+        return jax.tree.leaves(self._prim.expand(*self._structured(args)))
 
     def jvp(self, primals: Sequence, tangents: Sequence) -> tuple[list, list]:
         """Its own derivative."""
-        tree = self._prim.in_tree
-        out, out_dot = self._prim.jvp(
-            jax.tree.unflatten(tree, primals), jax.tree.unflatten(tree, tangents)
+        dots = [ad.Zero(t.aval) if is_zero(t) else t for t in tangents]
+        out, out_dot = self._prim.jvp(self._structured(primals), self._structured(dots))
+        return jax.tree.leaves(out), [_public(x) for x in jax.tree.leaves(out_dot, is_leaf=is_zero)]
+
+    def forward(self, primals: Sequence, perturbed: Sequence[bool]) -> tuple[list, Any]:
+        """Its rule for the way there: outputs, and residuals for the way back."""
+        out, residuals, *_ = self._prim.vjp_fwd(
+            self._structured(perturbed), *self._structured(primals)
         )
-        dots = jax.tree.leaves(out_dot, is_leaf=lambda x: isinstance(x, ad.Zero))
-        return jax.tree.leaves(out), [ad.instantiate_zeros(x) for x in dots]
+        return jax.tree.leaves(out), residuals
+
+    def backward(self, residuals: Any, cotangents: Sequence) -> tuple[list, Any]:
+        """Its rule for the way back: cotangents of all inputs, and logs."""
+        flat = [ad.Zero(t.aval) if is_zero(t) else t for t in cotangents]
+        out, logs = self._prim.bwd(residuals, jax.tree.unflatten(self._prim.out_tree, flat))
+        found = jax.tree.leaves(out, is_leaf=is_zero)
+        missing = len(self._prim.in_avals_flat) - len(found)  # what it closes over comes first
+        return [None] * missing + [None if is_zero(x) else x for x in found], logs
 
 
 class StagedShardMap(NamedTuple):

@@ -1,6 +1,7 @@
-"""What holds for every test: eight CPU devices, strict promotion, one Hypothesis profile.
+"""Settings of all tests: eight CPU devices, strict promotion, one Hypothesis profile.
 
-Programs are small and run once or twice, so XLA is to compile them fast, not well.
+Programs are small and run once or twice, so XLA compiles them fast rather than well. The numbers S1
+to S18 in docstrings of tests are those of the statements in docs/explanation/semantics.md.
 """
 
 import os

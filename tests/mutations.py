@@ -1,6 +1,7 @@
 """In which ways are the rules broken, to see that the tests notice?
 
-A mutation replaces one passage of a file of `oryxstate/_effects`, which must be there once.
+A mutation replaces one passage of a file, whose path is from `oryxstate/_effects`, and which must
+hold it once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ class Mutation(NamedTuple):
 
     Attributes:
         what: what is broken, in words.
-        file: in `oryxstate/_effects`.
+        file: its path from `oryxstate/_effects`.
         old: the passage that is replaced.
         new: what stands there instead.
         tests: arguments of pytest.
@@ -426,42 +427,42 @@ MUTATIONS = [
     # Batches and keys.
     Mutation(
         "only the innermost vmap is the batch",
-        "_batched.py",
+        "../_batched/_primitive.py",
         "        if _jax.differentiates(below):\n",
         "        if params['sizes'] or _jax.differentiates(below):\n",
         ("tests/nn/test_batched.py", "-k", "nested"),
     ),
     Mutation(
         "an axis that is gathered is averaged over again",
-        "_batched.py",
+        "../_batched/_primitive.py",
         "    _gathered.names = before | names\n",
         "    pass\n",
         ("tests/nn/test_batched.py", "-k", "named"),
     ),
     Mutation(
         "members stand in front of their examples",
-        "_batched.py",
+        "../_batched/_primitive.py",
         "targets = [0] * split + [len(sizes) if has else 0 for has in has_axes]",
         "targets = [0] * (split + len(has_axes))",
         ("tests/nn/test_batched.py", "-k", "members"),
     ),
     Mutation(
         "all examples share a key",
-        "_keys.py",
+        "../_example_keys.py",
         "    return example_key_p.bind(key, *ties)[0]\n",
         "    return key\n",
         ("tests/nn/test_keywords.py", "-k", "example"),
     ),
     Mutation(
         "a key that is mapped is mapped again",
-        "_keys.py",
+        "../_example_keys.py",
         "    if dim is None:\n",
         "    if True:\n        dim = 0\n",
         ("tests/nn/test_keywords.py", "-k", "mapped_root"),
     ),
     Mutation(
         "all devices share a key",
-        "_keys.py",
+        "../_example_keys.py",
         "        key = jax.random.fold_in(key, lax.axis_index(axis))\n",
         "        pass\n",
         ("tests/nn/test_keywords.py", "-k", "device"),

@@ -1,5 +1,6 @@
-"""How is the check of annotations turned on and off, and what does it cost when it is off?"""
+"""The setting that turns the check of annotations on and off, and its cost when off."""
 
+import operator
 import os
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import pytest
 from annotated import Scale, net
 
 import oryxstate as ox
-from oryxstate._module import _annotations
+from oryxstate._annotations import _check, _setting
+from oryxstate._module import _hook
 
 X = jnp.ones((1, 1))
 
@@ -73,7 +75,7 @@ def test_one_setting_for_two_blocks():
 def test_settings_for_good_do_not_pile_up():
     for i in range(50):
         ox.check_annotations(i % 2 == 0)
-    assert len(_annotations._settings) < 4
+    assert len(_setting._settings) < 4
 
 
 def test_blocks_of_threads_that_overlap():
@@ -127,7 +129,8 @@ def test_off_the_annotations_are_not_looked_at(monkeypatch):
         raise AssertionError("checked although it is off")
 
     for name in ("run", "check_fields", "_in_scope"):
-        monkeypatch.setattr(_annotations, name, asked)
+        monkeypatch.setattr(_check, name, asked)
+    assert _hook.made is None and _hook.run is operator.call  # no Python frame of its own
     model = jax.jit(ox.update)(net(1), X)
     assert model.layers[0].replace(name="a").count == 1
 
@@ -180,12 +183,12 @@ def test_without_beartype(variable, printed):
 )
 def test_the_environment_variable(value, on, monkeypatch):
     monkeypatch.setenv("ORYXSTATE_CHECK_ANNOTATIONS", value)
-    assert _annotations._from_environment() is on
+    assert _setting._from_environment() is on
     monkeypatch.delenv("ORYXSTATE_CHECK_ANNOTATIONS")
-    assert not _annotations._from_environment()
+    assert not _setting._from_environment()
 
 
 def test_a_wrong_environment_variable(monkeypatch):
     monkeypatch.setenv("ORYXSTATE_CHECK_ANNOTATIONS", "maybe")
     with pytest.raises(ValueError, match="CHECK_ANNOTATIONS is 1 or 0, got 'maybe'"):
-        _annotations._from_environment()
+        _setting._from_environment()

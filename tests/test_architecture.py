@@ -1,4 +1,4 @@
-"""The package is in layers, and only one file knows JAX's internals (DESIGN, sections 3 and 4)."""
+"""The package is in layers, and only `oryxstate/_jax.py` knows JAX's internals."""
 
 import ast
 import doctest
@@ -21,10 +21,10 @@ MODULES = {
 }
 # From the bottom; a file imports only from its own layer and those below.
 LAYERS = [
-    ("_errors", "_tree", "_jax", "_stack"),
+    ("_errors", "_example_keys", "_tree", "_jax", "_stack"),
     ("_effects",),
     ("_module",),
-    ("_api", "_function_runs"),
+    ("_annotations", "_api", "_batched", "_function_runs"),
     ("_functions", "_containers", "_grad", "_capture"),
     ("nn", "checkpoint", "sharding", "summary"),
     ("testing",),
@@ -32,6 +32,8 @@ LAYERS = [
 INTERNALS = ("jax.core", "jax.extend", "jax.interpreters", "jax._src")
 # Parts of a layer that know none of their neighbours.
 ALONE = (
+    "_annotations",
+    "_batched",
     "_errors",
     "_stack",
     "_functions",

@@ -169,7 +169,9 @@ CASES = {
     "write in a predicate of jit": Case(
         lambda m, h: jax.jit(predicate)(m, h), ["'inner.total'", "predicate", "lax.while_loop"]
     ),
-    "scanned as xs": Case(scanned, ["'inner.", "xs", "call_and_update", "stacked"]),
+    "stacked, then scanned as xs": Case(
+        scanned, ["'inner.", "float32[]", "float32[2]", "reshaped", "call_and_update"]
+    ),
     "sharded": Case(sharded, ["'inner.", "shard_map", "in_specs", "call_and_update"]),
     "sharded, used as it is": Case(
         lambda m, h: on_each(lambda m, x: m(x), (m, h * XS[:2]), PartitionSpec("d")),
@@ -197,12 +199,12 @@ CASES = {
     "solved for": Case(
         solved, ["'inner.n'", "custom_linear_solve", "(`b`)"], inner=lambda: Float(jnp.float32(0))
     ),
-    "no part of the root": Case(foreign, ["Acc", "`total`", "no part", "field of the model"]),
-    "no part of the root, in a scan": Case(
-        lambda m, h: lax.scan(lambda c, _: (foreign(m, c), None), h, None, length=2)[0], ["no part"]
+    "not part of the root": Case(foreign, ["Acc", "`total`", "not part", "field of the model"]),
+    "not part of the root, in a scan": Case(
+        lambda m, h: lax.scan(lambda c, _: (foreign(m, c), None), h, None, length=2)[0], ["not part"]
     ),
-    "no part of the root, with a rule": Case(
-        lambda m, h: foreign(m, h, Rule), ["Rule", "no part", "field of the model"]
+    "not part of the root, with a rule": Case(
+        lambda m, h: foreign(m, h, Rule), ["Rule", "not part", "field of the model"]
     ),
     "no rule": Case(
         mystery, ["'inner.count'", "`mystery`", "no rule", "call_and_update"], inner=make_tick

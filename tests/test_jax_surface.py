@@ -43,6 +43,7 @@ NAMES = [
     "jax._src.lax.lax._convert_element_type",
     "jax._src.pjit._pjit_call_impl_python",
     "jax._src.shard_map.shard_map_p",
+    "jax._src.traceback_util.register_exclusion",
     "jax.core.Trace",
     "jax.core.Tracer",
     "jax.extend.core.ClosedJaxpr",
@@ -64,6 +65,7 @@ NAMES = [
     "jax.extend.linear_util.StoreException",
     "jax.extend.linear_util.WrappedFun",
     "jax.extend.linear_util.wrap_init",
+    "jax.extend.source_info_util.register_exclusion",
     "jax.interpreters.ad.JVPTrace",
     "jax.interpreters.ad.JVPTracer",
     "jax.interpreters.ad.Zero",
@@ -90,6 +92,9 @@ def test_name_of_a_later_version(name):
             resolve(name)
 
 
+TAKE_A_NAME = "getattr", "hasattr", "_Replacement"
+
+
 def used():
     """Dotted names of unstable things that `_jax.py` uses."""
     modules = {}
@@ -104,7 +109,7 @@ def used():
             yield modules.get(node.id, node.id)
         elif isinstance(node, ast.Attribute):
             yield ".".join([modules.get(first, first), *rest])
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in TAKE_A_NAME:
             owner, name = node.args[0], node.args[1]
             if isinstance(name, ast.Constant) and isinstance(owner, ast.Name):
                 yield f"{modules.get(owner.id, owner.id)}.{name.value}"

@@ -1,14 +1,18 @@
-"""Who holds the current values of variables?"""
+"""Frames: the variables of a root call, and the stack of those that are open.
+
+A root call opens a frame. When code of one of its jaxprs, or a rule of a custom derivative, runs
+again later, a *replay* holds the same variables for that long, in place of the frame.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from oryxstate import _jax
 from oryxstate._effects._names import FUNCTION, Name
@@ -17,11 +21,43 @@ from oryxstate._errors import EffectError
 Leaves = tuple[Any, ...]
 
 
-class Frame:
-    """The variables of one root call, or of one run of a loop body inside it.
+class Variable:
+    """What is known of one variable.
 
     Attributes:
-        model: what is called, if this is the frame of a root call.
+        leaves: the current value.
+        avals: the types of its leaves, which never change.
+        treedef: its structure, None where only leaves are needed.
+        written: whether it was written since the frame was opened.
+        first: the value with which a function declared it.
+    """
+
+    __slots__ = ("avals", "first", "leaves", "treedef", "written")
+
+    def __init__(self, leaves: Leaves, treedef: Any = None):
+        self.leaves, self.treedef = leaves, treedef
+        self.avals = avals_of(leaves)
+        self.written, self.first = False, leaves
+
+    @property
+    def value(self) -> Any:
+        """The current value as a pytree."""
+        return jax.tree.unflatten(self.treedef, self.leaves)
+
+
+class Frame:
+    """The variables of one root call, of one function, or of a replay.
+
+    Attributes:
+        trace: where the variables live; None once the call has ended.
+        level: how many root calls were open around it; -1 for a replay.
+        identity: a number that no other frame has.
+        variables: the variables by name.
+        declaring: for a function, whether it declares variables now or finds them; else None.
+        declared: what a function last said of its variables, `(treedef, avals)` by field.
+        model: what is called.
+        modules: for a function, whatever holds the modules among its variables.
+        stands_for: for a replay, the frames whose variables it holds.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -29,103 +65,57 @@ class Frame:
         >>> from oryxstate._effects._names import Name
         >>> count = Name(0, "counter", "n")
         >>> with _frames.replay({count: (jnp.array(1),)}) as frame:
-        ...     (n,) = _primitives.read(count, frame.avals[count])
+        ...     (n,) = _primitives.read(count, frame.variables[count].avals)
         ...     _ = _primitives.write(count, (n + 1,))
-        >>> frame.values[count]
+        >>> frame.variables[count].leaves
         (Array(2, dtype=int32, weak_type=True),)
     """
 
-    def __init__(
-        self, trace: _jax.Trace, values: Mapping[Name, Leaves], constant: Iterable[Name] = ()
-    ):
-        """Hold `values` at `trace`, those in `constant` as constants for gradients."""
+    def __init__(self, trace: _jax.Trace, level: int = -1, declaring: bool | None = None):
         self.trace: _jax.Trace | None = trace
-        self.values: dict[Name, Leaves] = {}
-        self.avals: dict[Name, tuple] = {}
-        self.written: set[Name] = set()
+        self.level, self.declaring = level, declaring
+        self.identity = next(_identities)
+        self.variables: dict[Name, Variable] = {}
+        self.declared: dict[str, tuple[Any, tuple]] = {}
         self.model: Any = None
-        self._entered = set(constant)
-        self.hold(values)
-
-    def hold(self, values: Mapping[Name, Leaves]) -> None:
-        """Hold these variables too."""
-        self.values.update(values)
-        self.avals.update({name: avals_of(leaves) for name, leaves in values.items()})
+        self.modules: Any = None
+        self.stands_for: tuple[Frame, ...] = ()
 
     @property
-    def closed(self) -> bool:
+    def ended(self) -> bool:
         """Whether the call that this frame belongs to has ended."""
         return self.trace is None
 
-    def read(self, name: Name) -> Leaves:
-        """The current value. State that enters a root call is a constant for gradients."""
-        if name in self._entered:
-            self._entered.discard(name)
-            if not _jax.evaluates(self.trace):
-                with _jax.set_current_trace(_jax.parent(self.trace)):
-                    self.values[name] = tuple(map(_constant, self.values[name]))
-        return self.values[name]
+    def add(self, name: Name, leaves: Leaves, treedef: Any = None) -> Variable:
+        """Hold another variable."""
+        self.variables[name] = variable = Variable(leaves, treedef)
+        return variable
 
     def write(self, name: Name, leaves: Leaves) -> None:
         """Make this the current value."""
-        if types_of(avals_of(leaves)) != types_of(self.avals[name]):
-            raise shape_error(name, self.avals[name], avals_of(leaves), "written")
-        self._entered.discard(name)
-        self.written.add(name)
-        self.values[name] = self.arrays(leaves)
+        variable = self.variables[name]
+        given = avals_of(leaves)
+        if types_of(given) != types_of(variable.avals):
+            raise shape_error(name, variable.avals, given, "written")
+        variable.written = True
+        variable.leaves = self.arrays(leaves)
 
     def arrays(self, leaves: Leaves) -> Leaves:
-        """Leaves as arrays: a constant of a jaxpr comes as a typed Python scalar."""
+        """Convert leaves to arrays: a constant of a jaxpr comes as a typed Python scalar."""
         if all(isinstance(leaf, jax.Array) for leaf in leaves):
             return tuple(leaves)
         with _jax.set_current_trace(self.trace):  # within `bind` there may be none
             return tuple(map(_jax.as_array, leaves))
 
     def close(self) -> None:
-        """Let go of all values, so that a frame that leaked keeps nothing alive."""
-        self.trace = self.model = None
-        self.values = {}
-        self.avals = {}
-
-
-class FunctionFrame(Frame):
-    """The variables of a function: relative names, and none but its own.
-
-    While the function is initialized it declares them; afterwards it only finds them.
-
-    Attributes:
-        declaring: whether variables are declared.
-        first: the values with which they were declared.
-        structures: the tree definition of each variable, by field.
-        types: the types of its leaves where the function last named it.
-        modules: whoever holds the modules among the variables.
-    """
-
-    def __init__(
-        self,
-        trace: _jax.Trace,
-        values: Mapping[Name, Leaves],
-        constant: Iterable[Name] = (),
-        *,
-        declaring: bool,
-    ):
-        super().__init__(trace, values, constant)
-        self.declaring = declaring
-        self.first: dict[Name, Leaves] = {}
-        self.structures: dict[str, Any] = {}
-        self.types: dict[str, tuple] = {}
-        self.modules: Any = None
-
-    def declare(self, name: Name, leaves: Leaves, structure: Any) -> None:
-        """Create a variable with this first value."""
-        self.first[name] = self.arrays(leaves)
-        self.hold({name: self.first[name]})
-        self.structures[name.field] = structure
-        self.types.setdefault(name.field, avals_of(leaves))
+        """Let go of all values, so that a frame that leaked keeps none alive."""
+        self.trace = self.model = self.modules = None
+        for variable in self.variables.values():
+            variable.leaves = variable.first = ()
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        """Find variables that are declared already, instead of declaring them."""
+    def finding(self) -> Iterator[None]:
+        """Find variables that a function declared already, instead of declaring them."""
         declaring, self.declaring = self.declaring, False
         try:
             yield
@@ -133,25 +123,21 @@ class FunctionFrame(Frame):
             self.declaring = declaring
 
 
+_identities = itertools.count(1)
+
+
 def avals_of(leaves: Leaves) -> tuple[Any, ...]:
-    """What JAX knows of values without their data."""
+    """Return what JAX knows of values without their data."""
     return tuple(jax.typeof(x) for x in leaves)
 
 
 def types_of(avals: tuple[Any, ...]) -> list[tuple]:
-    """Shape, dtype and weak type: what an update must keep."""
+    """Return shapes, dtypes and weak types: what an update must keep."""
     return [(aval.shape, aval.dtype, getattr(aval, "weak_type", False)) for aval in avals]
 
 
-def _constant(leaf: Any) -> Any:
-    # A concrete array and an integer have no tangent: nothing to stop, nothing to dispatch.
-    if isinstance(leaf, _jax.Tracer) and jnp.issubdtype(leaf.dtype, jnp.inexact):
-        return jax.lax.stop_gradient(leaf)
-    return leaf
-
-
 def show(avals: tuple) -> str:
-    """Types as one reads them."""
+    """Return types in words."""
     return ", ".join(
         f"{dtype}{list(shape)}{' (weak)' if weak else ''}" for shape, dtype, weak in types_of(avals)
     )
@@ -167,69 +153,116 @@ def shape_error(name: Name, held: tuple, given: tuple, verb: str) -> EffectError
     )
 
 
+# The stack ----------------------------------------------------------------------------------------
+
+
 class _Stack(threading.local):
     def __init__(self) -> None:
-        self.frames: list[Frame] = []  # innermost last
-        self.roots: list[Frame] = []  # by level
+        self.frames: tuple[Frame, ...] = ()  # of this thread, innermost last
 
 
 _stack = _Stack()
 
 
 def level() -> int:
-    """How many root calls are open in this thread: the level of the next one."""
-    return len(_stack.roots)
+    """Return how many root calls are open in this thread: the level of the next one."""
+    return sum(frame.level >= 0 for frame in _stack.frames)
 
 
 def any_open() -> bool:
-    """Whether a root call is open in this thread."""
-    return bool(_stack.roots)
+    """Tell whether a root call is open in this thread."""
+    return any(frame.level >= 0 for frame in _stack.frames)
 
 
-def root_at(index: int) -> Frame | None:
-    """The open root call of this level, if there is one."""
-    return _stack.roots[index] if 0 <= index < len(_stack.roots) else None
+def active() -> bool:
+    """Tell whether any frame is open in this thread, be it that of a replay."""
+    return bool(_stack.frames)
+
+
+def at_level(level: int) -> Frame | None:
+    """Find the frame of the root call at a level, which a replay may stand for."""
+    for frame in reversed(_stack.frames):
+        for root in (frame, *frame.stands_for):
+            if root.level == level:
+                return root
+    return None
+
+
+def innermost() -> Frame | None:
+    """Find the frame of the innermost root call."""
+    return next((frame for frame in reversed(_stack.frames) if frame.level >= 0), None)
+
+
+def reachable(root: Frame | None) -> bool:
+    """Tell whether variables of this root call can be read: it is open, or a replay holds them."""
+    return any(root is frame or root in frame.stands_for for frame in _stack.frames)
 
 
 def find(trace: _jax.Trace, name: Name) -> Frame | None:
-    """The frame that gives `name` its meaning at `trace`, if any does."""
+    """Find the frame that gives `name` its meaning at `trace`, if any does."""
     for frame in reversed(_stack.frames):
         if frame.trace is trace:
-            if name in frame.values:
+            if name in frame.variables:
                 return frame
-            if name.level == FUNCTION and isinstance(frame, FunctionFrame):
+            if name.level == FUNCTION and frame.declaring is not None:
                 return frame
     return None
 
 
-def innermost_function() -> FunctionFrame | None:
-    """The frame of the function that is being initialized or called just now."""
-    for frame in reversed(_stack.frames):
-        if isinstance(frame, FunctionFrame):
-            return frame
-    return None
+def innermost_function() -> Frame | None:
+    """Find the frame of the function that is being initialized or called just now."""
+    return next((f for f in reversed(_stack.frames) if f.declaring is not None), None)
 
 
 @contextlib.contextmanager
-def pushed(frame: Frame, *, is_root: bool) -> Iterator[None]:
-    """Put a frame on top of the stack. The stack is as before afterwards, whatever happened."""
-    frames, roots = _stack.frames, _stack.roots
-    _stack.frames = [*frames, frame]
-    if is_root:
-        _stack.roots = [*roots, frame]
+def _with_stack(frames: tuple[Frame, ...]) -> Iterator[None]:
+    """Replace the stack. JAX is intercepted while any thread has a frame."""
+    before = _stack.frames
+    begins = bool(frames) and not before
+    if begins:
+        _jax.start_intercepting()
+    _stack.frames = frames
     try:
         yield
     finally:
-        _stack.frames, _stack.roots = frames, roots
+        _stack.frames = before
+        if begins:
+            _jax.stop_intercepting()
 
 
 @contextlib.contextmanager
-def replay(values: Mapping[Name, Leaves], *, declaring: bool = False) -> Iterator[Frame]:
-    """Hold these variables while a jaxpr is run under the current trace."""
-    trace = _jax.current_trace()
-    if declaring:
-        frame: Frame = FunctionFrame(trace, values, declaring=True)
-    else:
-        frame = Frame(trace, values)
-    with pushed(frame, is_root=False):
+def opened(trace: _jax.Trace, declaring: bool | None = None) -> Iterator[Frame]:
+    """Open the frame of a root call, or of a function; the stack is as before afterwards."""
+    frame = Frame(trace, level(), declaring)
+    with _with_stack((*_stack.frames, frame)):
+        try:
+            yield frame
+        finally:
+            frame.close()
+
+
+@contextlib.contextmanager
+def replay(
+    values: Mapping[Name, Leaves], roots: tuple[Frame, ...] = (), *, declaring: bool = False
+) -> Iterator[Frame]:
+    """Hold these variables under the current trace, while code that uses them runs again.
+
+    Args:
+        values: the variables.
+        roots: the frames that they are from, where the code is Python that may hold live modules.
+        declaring: whether variables of a function are declared in it.
+    """
+    frame = Frame(_jax.current_trace(), declaring=True if declaring else None)
+    frame.stands_for = roots
+    for root in roots:
+        if root.declaring is not None:
+            frame.declaring, frame.declared = False, root.declared
+    for name, leaves in values.items():
+        frame.add(name, leaves)
+    with _with_stack((*_stack.frames, frame)):
         yield frame
+
+
+def isolated() -> contextlib.AbstractContextManager[None]:
+    """Hide all frames: what runs on the host belongs to no root call."""
+    return _with_stack(())

@@ -1,4 +1,4 @@
-"""What is a variable called, and how does a jaxpr say which ones it touches?"""
+"""Names of variables, and the effect by which a jaxpr says that it touches one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from oryxstate import _jax
 
 
 class Name(NamedTuple):
-    """A variable of one root call.
+    """A variable, by its position among the root calls that are open.
+
+    A name says nothing about which root call it is: JAX caches jaxprs, and one that was traced in
+    one root call serves the next. What belongs to one root call only carries its `identity` too
+    (see `_primitives`).
 
     Attributes:
-        level: how many root calls were open around it (0 is the outermost); `FUNCTION` for a
+        level: how many root calls were open around its own (0 is the outermost); `FUNCTION` for a
             variable of a function, which belongs to whatever function runs innermost.
-        path: where the module stands in the root, as in `encoder.layers[3].norm`.
+        path: where the module stands in the root, such as `encoder.layers[3].norm`.
         field: the field of the module, or the name of the variable.
     """
 
@@ -54,6 +58,6 @@ _jax.allow_effect(StateEffect)
 
 
 def touches_state(jaxpr: object) -> bool:
-    """Whether a jaxpr reads or writes any variable."""
+    """Tell whether a jaxpr reads or writes any variable."""
     effects = jaxpr.effects  # type: ignore[attr-defined]
     return bool(effects) and any(isinstance(effect, StateEffect) for effect in effects)

@@ -1,9 +1,9 @@
-"""What does a root call watch while its code runs?"""
+"""The trace at which the variables of a root call live, and the opening of a root call."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from oryxstate import _jax
@@ -49,42 +49,17 @@ _jax.intercept_eager_jit(touches_state)
 
 
 @contextlib.contextmanager
-def _state_trace() -> Iterator[_jax.Trace]:
+def open_frame(declaring: bool | None = None) -> Iterator[_frames.Frame]:
+    """Open the frame of a root call, at a trace of its own where something is being traced.
+
+    Args:
+        declaring: for a function, whether it declares its variables now or finds them.
+    """
     trace = _jax.current_trace()
     if isinstance(trace, StateTrace) or _jax.evaluates(trace):  # nested roots share one trace
-        yield trace
+        with _frames.opened(trace, declaring) as frame:
+            yield frame
         return
     trace = StateTrace(trace)
-    with _jax.set_current_trace(trace):
-        yield trace
-
-
-@contextlib.contextmanager
-def open_root(
-    values: Mapping[Name, _frames.Leaves], constant: Iterable[Name]
-) -> Iterator[_frames.Frame]:
-    """Hold the variables of a module for the length of a root call."""
-    with _state_trace() as trace:
-        frame = _frames.Frame(trace, values, constant)
-        with _frames.pushed(frame, is_root=True):
-            try:
-                yield frame
-            finally:
-                frame.close()
-
-
-@contextlib.contextmanager
-def open_function(
-    values: Mapping[Name, _frames.Leaves],
-    constant: Iterable[Name] = (),
-    *,
-    declaring: bool,
-) -> Iterator[_frames.FunctionFrame]:
-    """Hold the variables of a function while it is initialized or called."""
-    with _state_trace() as trace:
-        frame = _frames.FunctionFrame(trace, values, constant, declaring=declaring)
-        with _frames.pushed(frame, is_root=True):
-            try:
-                yield frame
-            finally:
-                frame.close()
+    with _jax.set_current_trace(trace), _frames.opened(trace, declaring) as frame:
+        yield frame

@@ -11,11 +11,11 @@ import jax
 
 from oryxstate._errors import EffectError
 from oryxstate._module import (
-    _annotations,
     _call,
     _construct,
     _derive,
     _foreign,
+    _hook,
     _live,
     _pytree,
     _static,
@@ -76,7 +76,7 @@ class Module(metaclass=_construct.ModuleMeta):
     if not TYPE_CHECKING:
 
         def __setattr__(self, name: str, value: Any) -> None:
-            if AUX in self.__dict__:
+            if _pytree.is_sealed(self):
                 raise dataclasses.FrozenInstanceError(
                     f"cannot assign to field `{name}` of {type(self).__name__}: modules are "
                     f"frozen. Inside `call`, `self.assign({name}=...)` updates state; anywhere, "
@@ -99,7 +99,7 @@ class Module(metaclass=_construct.ModuleMeta):
             # Only reached for what is not in __dict__: state of a live module, split children.
             d = self.__dict__
             place = d.get(PLACE)
-            if place is not None and name in place.treedefs:
+            if place is not None and name in self.__layout__.state:
                 return place.read(name)
             if REST in d and name in d[REST]:
                 return _foreign.join(*d[REST][name], _pytree.is_module)
@@ -120,7 +120,7 @@ class Module(metaclass=_construct.ModuleMeta):
         return jax.tree.unflatten(treedef, [copy.deepcopy(leaf, memo) for leaf in leaves])
 
     def __repr__(self) -> str:
-        if _live.is_live(self) and self.__dict__[_pytree.PLACE].ended:  # as a debugger asks
+        if _live.is_live(self) and self.__dict__[PLACE].ended:  # as a debugger asks
             return f"<{type(self).__name__} of a root call that has ended>"
         return eqx.tree_pformat(_pytree.value_of(self))
 
@@ -153,9 +153,9 @@ class Module(metaclass=_construct.ModuleMeta):
     def flatten(self) -> tuple[tuple[Any, ...], Any]:
         """The data of this module, one value per field, and everything static about it."""
         module = _pytree.value_of(self)
-        return tuple(
-            _pytree.stored(module, name) for name in self.__layout__.data
-        ), module.__dict__[AUX]
+        return tuple(_pytree.stored(module, name) for name in self.__layout__.data), _pytree.aux_of(
+            module
+        )
 
     @classmethod
     def unflatten(cls, static_data: Any, xs: tuple[Any, ...]) -> Self:
@@ -196,12 +196,12 @@ class Module(metaclass=_construct.ModuleMeta):
         for name, value in {**values, **fields}.items():
             known = name not in fields
             vars(new)[name] = value if known else _construct.check_value(module, name, value)
-        if _annotations.on:
-            _annotations.check_fields(new, fields, self)
+        if made := _hook.made:
+            made(new, fields, self)
         _construct.split_and_freeze(new)
         scope = _pytree.scope_of(module)
         if scope is not None:
-            vars(new)[AUX] = _pytree.with_scope(vars(new)[AUX], scope)
+            new = _pytree.with_data(new, {}, scope=scope)
             vars(new)[ROOT] = module.__dict__.get(ROOT)
         return new
 
@@ -228,12 +228,10 @@ class Module(metaclass=_construct.ModuleMeta):
                     f"updated by calls (here: {declared}). `module.replace({name}=...)` makes a "
                     "changed copy."
                 )
-        if not _live.is_live(self):
-            if not _live.stands_in_root(self):
-                raise EffectError(_derive.not_in_root(kind, list(fields)))
-            _live.enter_value(self).assign(**fields)
-            return
-        place = self.__dict__[PLACE]
+        live = _live.resolve(self)
+        if live is None:
+            raise EffectError(_derive.not_in_root(self, fields))
+        place = live.__dict__[PLACE]
         checked = {name: place.conform(name, value) for name, value in fields.items()}
         for name, leaves in checked.items():
             place.write(name, leaves, layout.infos[name].reduce)

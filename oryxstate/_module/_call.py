@@ -1,4 +1,4 @@
-"""What happens when a module is called?"""
+"""Root calls, and calls of modules whose author wrote `call_and_update`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax
 from oryxstate import _jax, _stack, _tree
 from oryxstate._effects import _frames, _trace, rules  # noqa: F401  (importing installs the rules)
 from oryxstate._errors import EffectError
-from oryxstate._module import _annotations, _keywords, _live, _pytree
+from oryxstate._module import _hook, _keywords, _live, _pytree
 
 
 def root(
@@ -22,7 +22,6 @@ def root(
     *,
     like: Callable[..., Any] | None = None,
     path: str = "",
-    constant: bool = True,
 ) -> tuple[Any, Any]:
     """Run `function(live tree, *args, **kwargs)` as a root call: `(output, updated tree)`.
 
@@ -35,21 +34,18 @@ def root(
         kwargs: keywords, of `function` or for the layers in the tree.
         like: whose signature says which keywords are for `function`, if not its own.
         path: where the tree stands in the model, for messages.
-        constant: whether the state that enters is a constant for gradients.
     """
     if _frames.any_open():  # parts of it may be live in another root call: take their values
         leaves, treedef = jax.tree.flatten(tree)
         tree = jax.tree.unflatten(treedef, leaves)
     own, threaded = _keywords.split(like or function, tree, kwargs)
-    keywords, arrays = _keywords.held(threaded, _frames.level())
-    call = _live.Root(_frames.level(), keywords)
-    live, values = _live.enter(tree, call, path)
-    with _trace.open_root({**values, **arrays}, values if constant else ()) as call.frame:
-        call.frame.model = live
-        outermost = call.level == 0 and not _jax.evaluates(call.frame.trace)
+    with _trace.open_frame() as frame:
+        keywords = _keywords.hold(threaded, frame)
+        frame.model = live = _live.enter(tree, frame, path, keywords)
+        outermost = frame.level == 0 and not _jax.evaluates(frame.trace)
         run = functools.partial(_stack.in_one_chunk, function) if outermost else function
         out = run(live, *args, **own)
-        return _live.strip(out, call.level), _live.leave(tree, call, path)
+        return _live.detach(out, frame), _live.updated_model(tree, frame, path)
 
 
 def root_of_rule(rule: Callable[..., Any], module: Any, args: tuple, kwargs: dict) -> Any:
@@ -76,11 +72,8 @@ def compose(rule: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> A
 
 def _follow(rule: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> tuple:
     """`(output, module before, module after)` of a rule, whose `self` is a value."""
-    before = _pytree.value_of(live)
-    if _annotations.on:
-        out, new = _annotations.run(rule, before, args, kwargs, of=live)
-    else:
-        out, new = rule(before, *args, **kwargs)
+    before = _pytree.value_of(live) if _pytree.PLACE in live.__dict__ else live
+    out, new = _hook.run(rule, before, *args, **kwargs)
     return out, before, _same_type(new, before, type(live).__name__)
 
 

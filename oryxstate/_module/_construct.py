@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, dataclass_transform
 
 import jax
 
-from oryxstate._module import _annotations, _foreign, _pytree
+from oryxstate._module import _foreign, _hook, _pytree
 from oryxstate._module._fields import FieldInfo, Layout, param, state, static
 from oryxstate._module._pytree import AUX, REST, is_module
 from oryxstate._module._static import check_function, check_static, type_key
@@ -64,8 +64,8 @@ def seal(module: Any) -> None:
         check_data(module, name, d[name])
     for name in layout.static:
         check_static(d[name], f"field `{name}` of {type(module).__name__}")
-    if _annotations.on:
-        _annotations.check_fields(module)
+    if made := _hook.made:
+        made(module)
     split_and_freeze(module)
 
 
@@ -111,11 +111,12 @@ def check_data(module: Any, name: str, value: Any) -> None:
     if isinstance(value, jax.Array):
         return
     where = f"field `{name}` of {type(module).__name__}"
-    kind = module.__layout__.infos[name].kind
-    if kind != "child" and any(map(is_module, jax.tree.leaves(value, is_leaf=is_module))):
+    info = module.__layout__.infos[name]
+    if not info.is_child and any(map(is_module, jax.tree.leaves(value, is_leaf=is_module))):
         raise TypeError(
-            f"{where} is declared `ox.{kind}()` but holds a module. Leave the specifier out: a "
-            "field without one is a child, whose own fields say what is learned and what is state."
+            f"{where} is declared `ox.{info.kind}()` but holds a module. Leave the specifier out: "
+            "a field without one is a child, whose own fields say what is learned and what is "
+            "state."
         )
     for path, leaf in _foreign.stray(value, is_module):
         at = f"{where} (at `{name}{jax.tree_util.keystr(path)}`)" if path else where
@@ -135,7 +136,7 @@ def check_value(module: Any, name: str, value: Any) -> Any:
     """
     info = module.__layout__.infos[name]
     value = convert(info, value)
-    if info.kind == "static":
+    if name in module.__layout__.static:
         check_static(value, f"field `{name}` of {type(module).__name__}")
     else:
         check_data(module, name, value)

@@ -1,14 +1,15 @@
-"""From what an author wrote of `call` and `call_and_update`, how is the other made?"""
+"""Derivation of `call` and `call_and_update` from the one that an author wrote."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from oryxstate._effects import _frames
+from oryxstate._effects import _frames, _primitives
+from oryxstate._effects._names import Name
 from oryxstate._errors import EffectError
-from oryxstate._module import _annotations, _call, _examples, _keywords, _live, _pytree
+from oryxstate._module import _call, _hook, _keywords, _live, _pytree
 
 
 def derive_calls(cls: Any) -> None:
@@ -32,24 +33,18 @@ def derive_calls(cls: Any) -> None:
 def _derived_from_call(written: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(written)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _live.is_live(self):
-            return run(self, args, _keywords.completed(self, args, kwargs))
-        if _live.stands_in_root(self):
-            live = _live.enter_value(self)
+        live = _live.resolve(self)
+        if live is not None:
             return run(live, args, _keywords.completed(live, args, kwargs))
-        if _frames.any_open():
+        if _frames.any_open() or _live.is_stray(self):
             complete = _keywords.completed(self, args, kwargs)
-            if _annotations.on:
-                return _annotations.run(written, self, args, complete)
-            return written(self, *args, **complete)
+            return _hook.run(written, self, *args, **complete)
         return _call.root(call, self, args, kwargs)[0]
 
     def run(live: Any, args: tuple, kwargs: dict) -> Any:
         if type(live).call_batched is not None:
-            return _examples.call(written, live, args, kwargs)
-        if _annotations.on:
-            return _annotations.run(written, live, args, kwargs)
-        return written(live, *args, **kwargs)
+            return _hook.run_batched(written, live, args, kwargs)
+        return _hook.run(written, live, *args, **kwargs)
 
     return call
 
@@ -66,24 +61,27 @@ def _derived_from_rule(written: Callable[..., Any]) -> tuple[Callable[..., Any],
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         """The output of `call_and_update`."""
-        if _live.is_live(self):
-            return _call.compose(written, self, args, _keywords.completed(self, args, kwargs))
-        if _live.stands_in_root(self):
-            live = _live.enter_value(self)
+        live = _live.resolve(self)
+        if live is not None:
             return _call.compose(written, live, args, _keywords.completed(live, args, kwargs))
-        if _frames.any_open() and _pytree.has_state(self):
-            raise EffectError(not_in_root(type(self).__name__, list(self.__layout__.state)))
+        if (_frames.any_open() or _live.is_stray(self)) and _pytree.has_state(self):
+            raise EffectError(not_in_root(self, self.__layout__.state))
         return _call.root_of_rule(written, self, args, kwargs)[0]
 
     return call, call_and_update
 
 
-def not_in_root(kind: str, fields: list[str]) -> str:
-    """The text of the error for state that is no part of a root call."""
+def not_in_root(module: Any, fields: Iterable[str]) -> str:
+    """The text of the error for state that is not part of a root call."""
+    kind, fields = type(module).__name__, list(fields)
+    scope = _pytree.scope_of(module)
+    if scope is not None:
+        name = Name(scope.level, scope.path, fields[0] if fields else kind)
+        return _primitives.ENDED.format(name=name)
     names = ", ".join(f"`{name}`" for name in fields)
     if _frames.any_open():
         return (
-            f"{kind} writes {names}, but it is no part of the model that is being called, so the "
+            f"{kind} writes {names}, but it is not part of the model that is being called, so the "
             "update would be lost. Make it a field of the model, or call it explicitly, "
             "`y, module = module.call_and_update(x)`, and return the new module."
         )

@@ -1,4 +1,4 @@
-"""What is a field of a module?"""
+"""The fields of a module class and their specifiers: `param`, `state`, `static`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _KEY = "oryxstate"
 
 
 class FieldInfo(NamedTuple):
-    """What a field specifier said.
+    """The options of a field specifier.
 
     Attributes:
         kind: how the field is treated; "child" where there was no specifier.
@@ -22,6 +22,26 @@ class FieldInfo(NamedTuple):
     kind: Kind = "child"
     converter: Callable[[Any], Any] | None = None
     reduce: Callable[..., Any] | None = None
+
+    @property
+    def is_param(self) -> bool:
+        """Whether the field is declared as learned; what a child learns, its own fields say."""
+        return self.kind == "param"
+
+    @property
+    def is_state(self) -> bool:
+        """Whether calls update the field."""
+        return self.kind == "state"
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the field is configuration."""
+        return self.kind == "static"
+
+    @property
+    def is_child(self) -> bool:
+        """Whether the field has no specifier: it holds modules, containers of them or arrays."""
+        return self.kind == "child"
 
 
 def info(field: dataclasses.Field) -> FieldInfo:
@@ -41,7 +61,7 @@ def param(*, converter: Callable[[Any], Any] | None = None, **options: Any) -> A
     """A field that is learned: an array or a pytree of arrays.
 
     Args:
-        converter: applied to every value the field is given, as `jnp.asarray`.
+        converter: applied to every value the field is given, such as `jnp.asarray`.
         **options: `default`, `default_factory`, `init`, `repr`, `kw_only` and `metadata`, as for
             `dataclasses.field`.
 
@@ -68,9 +88,9 @@ def state(
 
     Args:
         reduce: called as `reduce(values, axis=i)` to combine the values that the examples of a
-            `jax.vmap` write, as `jnp.mean`; without it such a write is an error. Inside the `vmap`
-            each example reads back what it wrote itself.
-        converter: applied to every value the field is given, as `jnp.asarray`.
+            `jax.vmap` write, such as `jnp.mean`; without it such a write is an error. Inside the
+            `vmap` each example reads back what it wrote itself.
+        converter: applied to every value the field is given, such as `jnp.asarray`.
         **options: `default`, `default_factory`, `init`, `repr`, `kw_only` and `metadata`, as for
             `dataclasses.field`.
 
@@ -92,7 +112,7 @@ def static(*, converter: Callable[[Any], Any] | None = None, **options: Any) -> 
     """A field that is configuration: hashable, no array, fixed while JAX traces.
 
     Args:
-        converter: applied to every value the field is given, as `tuple`.
+        converter: applied to every value the field is given, such as `tuple`.
         **options: `default`, `default_factory`, `init`, `repr`, `kw_only` and `metadata`, as for
             `dataclasses.field`.
 
@@ -133,8 +153,11 @@ class Layout(NamedTuple):
         fields = {f.name: f for f in dataclasses.fields(module_class)}
         infos = {name: info(f) for name, f in fields.items()}
 
-        def named(*kinds: Kind) -> tuple[str, ...]:
-            return tuple(name for name, i in infos.items() if i.kind in kinds)
-
-        data = named("param", "state", "child")
-        return cls(fields, infos, data, named("static"), named("state"), named("child"))
+        return cls(
+            fields,
+            infos,
+            data=tuple(name for name, i in infos.items() if not i.is_static),
+            static=tuple(name for name, i in infos.items() if i.is_static),
+            state=tuple(name for name, i in infos.items() if i.is_state),
+            children=tuple(name for name, i in infos.items() if i.is_child),
+        )

@@ -1,9 +1,9 @@
-"""Which keywords of a root call reach the layers in it, and with which values?
+"""Keywords of a root call, and how they reach the layers in it.
 
-A layer names what it takes as keyword-only parameters of its `call`, as `training` and `rng`. What
-it is not given it gets from the root call, however deep it stands. Values that are static travel
-with the place of a live module, as part of what JAX compares, so that a cached trace of one value
-is not used for another; arrays are variables of the root's frame, as state is.
+A layer declares them as keyword-only parameters of its `call`, such as `training` and `rng`. Those
+that its caller leaves out come from the root call, however deep the layer stands. Static values
+travel with the place of a live module, in the data that JAX compares, so that a cached trace of one
+value is not used for another; arrays are variables of the root's frame, like state.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oryxstate import _tree
-from oryxstate._effects import _keys, _primitives
+from oryxstate import _example_keys, _tree
+from oryxstate._effects import _frames, _primitives
 from oryxstate._effects._names import Name
 from oryxstate._module import _pytree
 from oryxstate._module._static import check_static, type_key
@@ -108,32 +108,24 @@ def _parameters(function: Callable[..., Any]) -> Any:
 
 
 def taken_inside(tree: Any) -> set[str]:
-    """The keywords that layers in a pytree take, at any depth."""
-    found: set[str] = set()
-
-    def look(module: Any, path: str) -> Any:
-        found.update(module.__keywords__)
-        _pytree.map_children(look, module, path)
-        return module
-
-    _pytree.map_modules(look, tree, "")
-    return found
+    """Collect the keywords that layers in a pytree take, at any depth."""
+    return {name for _, module in _pytree.modules(tree) for name in module.__keywords__}
 
 
-def held(kwargs: dict, level: int) -> tuple[Keywords, dict[Name, tuple]]:
-    """Keywords for the layers of a root call, and the variables that hold those with arrays."""
-    static, arrays, values = [], [], {}
+def hold(kwargs: dict, frame: _frames.Frame) -> Keywords:
+    """Let a frame hold the keywords for the layers of its root call."""
+    static, arrays = [], []
     for name, value in sorted(kwargs.items()):
         if name == RNG:
             _check_key(value)
         leaves, treedef = jax.tree.flatten(value)
         if leaves and all(map(_tree.is_array, leaves)):
             arrays.append((name, treedef))
-            values[_variable(level, name)] = tuple(map(jnp.asarray, leaves))
+            frame.add(_variable(frame.level, name), tuple(map(jnp.asarray, leaves)))
         else:
             check_static(value, f"keyword `{name}`")
             static.append((name, value, type_key(value)))
-    return Keywords(tuple(static), tuple(arrays)), values
+    return Keywords(tuple(static), tuple(arrays))
 
 
 def _check_key(value: Any) -> None:
@@ -152,15 +144,13 @@ def _variable(level: int, name: str) -> Name:
     return Name(level, "", f"keyword {name}")  # no field has a name with a space
 
 
-def _counter(level: int, path: str) -> Name:
-    return Name(level, path, "calls with rng")
+CALLS = "calls with rng"
 
 
-def counters(module: Any, keywords: Keywords, level: int, path: str) -> dict[Name, tuple]:
-    """The variable that counts the calls of a layer that takes a key, if there is one."""
-    if RNG not in module.__keywords__ or RNG not in keywords.names:
-        return {}
-    return {_counter(level, path): (np.int32(0),)}
+def add_counter(module: Any, place: Any) -> None:
+    """Count the calls of a layer that takes a key, if the root call has one."""
+    if RNG in module.__keywords__ and RNG in place.keywords.names:
+        place.frame.add(place.name(CALLS), (np.int32(0),))
 
 
 def completed(module: Any, args: tuple, kwargs: dict) -> dict:
@@ -176,7 +166,7 @@ def completed(module: Any, args: tuple, kwargs: dict) -> dict:
     for name, required in module.__keywords__.items():
         if name in kwargs:
             continue
-        if place is not None and name in place.root.keywords.names:
+        if place is not None and name in place.keywords.names:
             complete[name] = _value(place, name, lambda: (args, kwargs, _own_arrays(module, place)))
         elif required:
             raise TypeError(missing(module, place.path if place else "", name))
@@ -200,26 +190,23 @@ def missing(module: Any, path: str, name: str) -> str:
 
 def _value(place: Any, name: str, mapped: Callable[[], Any]) -> Any:
     """What a keyword of the root call is for the layer at a place."""
-    for known, value, _ in place.root.keywords.static:
+    for known, value, _ in place.keywords.static:
         if known == name:
             return value
-    structure = dict(place.root.keywords.arrays)[name]
-    value = jax.tree.unflatten(structure, _read(place, _variable(place.root.level, name)))
+    variable = _variable(place.frame.level, name)
+    avals = place.frame.variables[variable].avals
+    structure = dict(place.keywords.arrays)[name]
+    value = jax.tree.unflatten(structure, _primitives.read(variable, avals))
     return _own_key(place, value, mapped()) if name == RNG else value
-
-
-def _read(place: Any, name: Name) -> tuple:
-    return _primitives.read(name, place.frame().avals[name])
 
 
 def _own_key(place: Any, key: Any, mapped: Any) -> Any:
     """The key of one call of one layer, and for each example of a `vmap`."""
-    name = _counter(place.root.level, place.path)
-    (count,) = _read(place, name)
-    _primitives.write(name, (count + np.int32(1),))
+    (count,) = place.read_leaves(CALLS)
+    place.write(CALLS, (count + np.int32(1),))
     for word in _words(place.path):
         key = jax.random.fold_in(key, word)
-    return _keys.for_each_example(jax.random.fold_in(key, count), mapped)
+    return _example_keys.for_each_example(jax.random.fold_in(key, count), mapped)
 
 
 @functools.cache

@@ -1,12 +1,12 @@
-"""What is `self` inside a root call?
+"""Live modules: what `self` is inside a root call.
 
-A live module: a copy that holds everything but its state, which stays in the frame of the root.
+A live module is a copy that holds everything but its state, which stays in the frame of the root.
 Reading a state field asks the frame, so that it sees every earlier write; writing tells it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
@@ -15,214 +15,223 @@ from oryxstate._effects import _frames, _primitives
 from oryxstate._effects._names import Name
 from oryxstate._errors import EffectError
 from oryxstate._module import _keywords, _pytree
-from oryxstate._module._keywords import NONE, Keywords
-from oryxstate._module._pytree import AUX, PLACE, ROOT
+from oryxstate._module._pytree import PLACE, ROOT
 
-ENDED = (
-    "module '{path}' ({kind}) belongs to a root call that has ended. Return the module from the "
-    "call (`y, model = model.call_and_update(x)` hands back the whole updated model) instead of "
-    "keeping a reference to it."
-)
-
-
-class Root:
-    """A root call; live modules reach their frame through it."""
-
-    def __init__(self, level: int, keywords: Keywords = NONE):
-        self.level, self.keywords = level, keywords
-        self.frame: Any = None  # a `_frames.Frame` from when the call begins
+T = TypeVar("T")
 
 
 class Place:
     """Where the state of a live module is.
 
     Attributes:
-        root: the root call.
+        frame: that of its root call.
         path: the path of the module in it.
-        treedefs: the structure of each state field.
+        keywords: those of the root call.
+        kind: the name of the module's class.
         refs: what the module carried in each state field if it came as a value (see
-            `_primitives.read`), else empty.
+            `_primitives`), else empty.
     """
 
-    __slots__ = ("kind", "path", "refs", "root", "treedefs")
+    __slots__ = ("frame", "keywords", "kind", "path", "refs")
 
-    def __init__(self, root: Root, path: str, kind: str):
-        self.root, self.path, self.kind = root, path, kind
-        self.treedefs: dict[str, Any] = {}
+    def __init__(self, frame: _frames.Frame, path: str, keywords: Any, kind: str):
+        self.frame, self.path, self.keywords, self.kind = frame, path, keywords, kind
         self.refs: dict[str, tuple] = {}
-
-    def frame(self) -> _frames.Frame:
-        """The frame of the root call.
-
-        Raises:
-            EffectError: if that has ended.
-        """
-        if self.ended:
-            raise EffectError(ENDED.format(path=self.path or "root", kind=self.kind))
-        return self.root.frame
 
     @property
     def ended(self) -> bool:
-        """Whether the root call has ended, or not begun."""
-        return self.root.frame is None or self.root.frame.closed
+        """Whether the root call has ended, and nothing stands for it."""
+        return not _frames.reachable(self.frame)
 
     def name(self, field: str) -> Name:
-        """The variable behind a state field."""
-        return Name(self.root.level, self.path, field)
+        """Return the variable behind a state field."""
+        return Name(self.frame.level, self.path, field)
+
+    def _variable(self, name: Name) -> _frames.Variable:
+        if self.ended:
+            raise EffectError(_primitives.ENDED.format(name=name))
+        return self.frame.variables[name]
+
+    def _identity(self, field: str) -> int | None:
+        return None if self.refs.get(field) else self.frame.identity
+
+    def read_leaves(self, field: str) -> tuple:
+        """Return the leaves of the current value."""
+        name, refs = self.name(field), self.refs.get(field, ())
+        return _primitives.read(name, self._variable(name).avals, refs, self._identity(field))
 
     def read(self, field: str) -> Any:
-        """The current value."""
-        name, frame = self.name(field), self.frame()
-        leaves = _primitives.read(name, frame.avals[name], self.refs.get(field, ()))
-        return jax.tree.unflatten(self.treedefs[field], leaves)
+        """Return the current value."""
+        leaves = self.read_leaves(field)
+        return jax.tree.unflatten(self.frame.variables[self.name(field)].treedef, leaves)
 
     def conform(self, field: str, value: Any) -> tuple:
-        """The leaves of a value, with the types of the field."""
-        where = f"state '{self.name(field)}' of {self.kind}"
-        return _tree.conform(value, self._avals(field), self.treedefs[field], where)
+        """Return the leaves of a value, with the types of the field."""
+        name = self.name(field)
+        where = f"state '{name}' of {self.kind}"
+        return _tree.conform(value, self._avals(field), self._variable(name).treedef, where)
 
     def shapes(self, field: str) -> Any:
-        """The current value by shape and dtype, which is known without reading it."""
+        """Return the current value by shape and dtype, which is known without reading it."""
         specs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in self._avals(field)]
-        return jax.tree.unflatten(self.treedefs[field], specs)
+        return jax.tree.unflatten(self._variable(self.name(field)).treedef, specs)
 
     def _avals(self, field: str) -> tuple:
         refs = self.refs.get(field)
-        return _frames.avals_of(refs) if refs else self.frame().avals[self.name(field)]
+        return _frames.avals_of(refs) if refs else self._variable(self.name(field)).avals
 
-    def write(self, field: str, leaves: tuple, reduce: Any) -> None:
+    def write(self, field: str, leaves: tuple, reduce: Any = None) -> None:
         """Make these the current value."""
-        _primitives.write(self.name(field), leaves, self.refs.get(field, ()), reduce)
+        name, refs = self.name(field), self.refs.get(field, ())
+        self._variable(name)
+        _primitives.write(name, leaves, refs, reduce, self._identity(field))
 
 
-def enter(tree: Any, root: Root, path: str = "") -> tuple[Any, dict[Name, tuple]]:
-    """The live form of a model at `path`, and its variables with their values."""
-    values: dict[Name, tuple] = {}
+def enter(tree: Any, frame: _frames.Frame, path: str = "", keywords: Any = _keywords.NONE) -> Any:
+    """Return the live form of a model at `path`, its variables added to a frame."""
 
     def live(module: Any, path: str) -> Any:
         path = path.removeprefix(".")
-        module, place = _live(module, root, path, _pytree.map_children(live, module, path))
-        if place is not None:
-            for field, leaves in place.refs.items():
-                values[place.name(field)] = leaves
-            place.refs = {}
-            values.update(_keywords.counters(module, root.keywords, root.level, path))
-        return module
+        children = _pytree.map_children(live, module, path)
+        states = module.__layout__.state
+        if not (states or children or module.__keywords__ or module.call_batched):
+            return module
+        entered, values = _live(module, frame, path, keywords, children)
+        place = entered.__dict__[PLACE]
+        for field, (leaves, treedef) in values.items():
+            frame.add(place.name(field), tuple(leaves), treedef)
+        _keywords.add_counter(entered, place)
+        return entered
 
-    return _pytree.map_modules(live, tree, path), values
-
-
-def enter_value(module: Any) -> Any:
-    """The live form of a module that came across a pytree operation or a transformation."""
-
-    def live(child: Any, _: str) -> Any:
-        if is_live(child) or _pytree.scope_of(child) is None:
-            return child
-        return enter_value(child)
-
-    level, path, keywords = module.__dict__[AUX][2].scope
-    root = Root(level, keywords)
-    root.frame = module.__dict__[ROOT]
-    return _live(module, root, path, _pytree.map_children(live, module, path))[0]
+    return _pytree.map_modules(live, tree, path)
 
 
-def _live(module: Any, root: Root, path: str, children: dict) -> tuple[Any, Place | None]:
-    """A copy without its state, which the place refers to; the module itself if it has none."""
-    states = module.__layout__.state
-    if not (states or children or module.__keywords__ or module.call_batched):
-        return module, None
-    scope = _pytree.Scope(root.level, path, root.keywords)
-    aux = _pytree.with_scope(module.__dict__[AUX], scope)
-    live = _pytree.with_data(module, children, aux=aux)
+def revive(module: Any) -> Any:
+    """Return the live form of a module that came across a pytree operation or a transformation."""
+
+    def child(module: Any, _: str) -> Any:
+        return module if _pytree.scope_of(module) is None else resolve(module) or module
+
+    frame, scope = module.__dict__[ROOT], _pytree.scope_of(module)
+    children = _pytree.map_children(child, module, scope.path)
+    live, values = _live(module, frame, scope.path, scope.keywords, children)
+    live.__dict__[PLACE].refs = {field: tuple(leaves) for field, (leaves, _) in values.items()}
+    return live
+
+
+def _live(
+    module: Any, frame: _frames.Frame, path: str, keywords: Any, children: dict
+) -> tuple[Any, dict]:
+    """A copy without its state, and the leaves and structure of that by field."""
+    scope = _pytree.Scope(frame.level, path, keywords)
+    live = _pytree.with_data(module, children, scope=scope)
     live.__dict__.pop(ROOT, None)
-    live.__dict__[PLACE] = place = Place(root, path, type(module).__name__)
-    for field in states:
-        leaves, place.treedefs[field] = jax.tree.flatten(live.__dict__.pop(field))
-        place.refs[field] = tuple(leaves)
-    return live, place
+    live.__dict__[PLACE] = Place(frame, path, keywords, type(module).__name__)
+    fields = module.__layout__.state
+    return live, {field: jax.tree.flatten(live.__dict__.pop(field)) for field in fields}
 
 
-def leave(tree: Any, root: Root, path: str = "") -> Any:
-    """The model with the state that the root call left; what was not written is the same object."""
-    frame = root.frame
-    written = {name for name in frame.written if name.level == root.level}
+def updated_model(tree: Any, frame: _frames.Frame, path: str = "") -> Any:
+    """Return the model with the state that its root call left; the rest is the same objects."""
+    written = {name for name, variable in frame.variables.items() if variable.written}
 
     def updated(module: Any, path: str) -> Any:
         path = path.removeprefix(".")
         data = _pytree.map_children(updated, module, path)
         for field in module.__layout__.state:
-            name = Name(root.level, path, field)
+            name = Name(frame.level, path, field)
             if name in written:
-                treedef = jax.tree.structure(module.__dict__[field])
-                data[field] = jax.tree.unflatten(treedef, frame.values[name])
+                data[field] = frame.variables[name].value
         return _pytree.with_data(module, data)
 
     return _pytree.map_modules(updated, tree, path) if written else tree
 
 
-def strip(tree: Any, level: int) -> Any:
-    """An output of a root call, its modules plain values that stand for nothing inside it."""
+def detach(tree: Any, frame: _frames.Frame | None = None) -> Any:
+    """Make plain values of the modules in a pytree, which stand for nothing in this root call.
 
-    def plain(module: Any, path: str) -> Any:
-        if PLACE in module.__dict__:
+    Args:
+        tree: any pytree.
+        frame: that of the root call; None for all.
+    """
+
+    def detached(module: Any, path: str) -> Any:
+        if is_live(module):
             module = _pytree.value_of(module)
-        data = _pytree.map_children(plain, module, path)
+        data = _pytree.map_children(detached, module, path)
         scope = _pytree.scope_of(module)
-        if scope is None or scope.level != level:
+        if scope is None or (frame is not None and scope.level != frame.level):
             return _pytree.with_data(module, data)
-        out = _pytree.with_data(module, data, aux=_pytree.with_scope(module.__dict__[AUX], None))
-        out.__dict__.pop(ROOT, None)
-        return out
+        return _pytree.with_data(module, data, scope=None)
 
-    return _pytree.map_modules(plain, tree, "")
+    return _pytree.map_modules(detached, tree, "")
 
 
-def plain(tree: Any) -> Any:
-    """Modules that are values, without the places that they stand for."""
+def snapshot(tree: T) -> T:
+    """Take the plain value of a module as it is now.
 
-    def without(module: Any, path: str) -> Any:
-        module = _pytree.with_data(module, _pytree.map_children(without, module, path))
-        aux = _pytree.with_scope(module.__dict__[AUX], None)
-        return _pytree.with_data(module, {}, aux=aux)
+    Inside a root call a module stands for its place in the model: calling it updates the model, and
+    two modules are never of the same structure, since their places differ. Its snapshot is a value
+    as outside any call: for `jax.tree.map` over two submodules, for a host callback, for an
+    implicit solver, or to keep. What is done with it updates nothing; `call_and_update` returns
+    its update.
 
-    return _pytree.map_modules(without, tree, "")
+    Args:
+        tree: a module, or any pytree that holds modules.
+
+    Returns:
+        The same pytree, its modules with the state of now; outside any call, `tree` as it is.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> class Net(ox.Module):
+        ...     weight: jax.Array
+        ...     count: jax.Array = ox.state()
+        ...     def call(self, x):
+        ...         self.assign(count=self.count + 1)
+        ...         return self.weight * x
+        >>> class Averaged(ox.Module):
+        ...     a: Net
+        ...     b: Net
+        ...     def call(self, x):
+        ...         a, b = ox.snapshot((self.a, self.b))
+        ...         mean = jax.tree.map(lambda p, q: (p + q) / 2, a, b)
+        ...         return ox.call(mean.replace(count=a.count), x)
+        >>> a, b = Net(jnp.array(1.0), jnp.array(0)), Net(jnp.array(3.0), jnp.array(0))
+        >>> float(Averaged(a, b)(5.0))
+        10.0
+    """
+    return detach(tree)
+
+
+def resolve(module: Any) -> Any:
+    """Return the live form of a module that stands in a root call, else None."""
+    if PLACE in module.__dict__:
+        return module
+    scope = _pytree.scope_of(module)
+    if scope is None or not _frames.reachable(module.__dict__.get(ROOT)):
+        return None
+    return revive(module)
+
+
+def is_stray(module: Any) -> bool:
+    """Tell whether a module is a value that came from a root call which cannot be reached."""
+    return not is_live(module) and _pytree.scope_of(module) is not None
 
 
 def path_of(module: Any) -> str:
-    """Where a module stands in the innermost root call, empty if it is the root or not in it."""
+    """Return where a module stands in its root call; empty if it is the root, or in none."""
     if PLACE in module.__dict__:
         return module.__dict__[PLACE].path
-    root = _frames.root_at(_frames.level() - 1)
-    found: list[str] = []
-
-    def look(other: Any, path: str) -> Any:
-        if other is module:
-            found.append(path.removeprefix("."))
-        _pytree.map_children(look, other, path)
-        return other
-
-    if root is not None:
-        _pytree.map_modules(look, root.model, "")
-    return found[0] if found else ""
+    scope = _pytree.scope_of(module)
+    if scope is not None:
+        return scope.path
+    root = _frames.innermost()
+    model = None if root is None else root.model
+    return next((path for path, other in _pytree.modules(model) if other is module), "")
 
 
 def is_live(module: Any) -> bool:
-    """Whether a module is part of a root call, by reference."""
+    """Tell whether a module is part of a root call, by reference."""
     return PLACE in module.__dict__
-
-
-def stands_in_root(module: Any) -> bool:
-    """Whether a module that is a value stands for a place in an open root call.
-
-    Raises:
-        EffectError: if it stands for one in a call that has ended, while another is open.
-    """
-    scope = _pytree.scope_of(module)
-    if scope is None:
-        return False
-    frame = module.__dict__.get(ROOT)
-    if frame is not None and not frame.closed:
-        return True
-    if _frames.any_open():
-        raise EffectError(ENDED.format(path=scope.path or "root", kind=type(module).__name__))
-    return False

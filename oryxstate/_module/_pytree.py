@@ -1,4 +1,4 @@
-"""How does a module become a pytree and back, as fast as Python allows?
+"""Modules as pytrees: flattened and put together again as fast as Python allows.
 
 For each class two functions are generated, as `dataclasses` does for `__init__`. Measured for four
 fields they cost a third of `jax.tree_util.register_dataclass`, which also runs `__init__` on the
@@ -6,12 +6,15 @@ way back. Besides its fields an instance holds, under names no field can have,
 
 - `AUX`: what JAX compares and hashes, `(types of static values, values, extra)`; `extra` is None
   but for modules inside a root call and those with Equinox children, for which it is an `Extra`;
+- `SCOPED`: the same, instead of `AUX`, on a module that stands in a root call, live or a value;
 - `PLACE`: on a live module, where its state is (see `_live.py`); its state is not in `__dict__`;
-- `REST`: the Equinox children that are split (see `_foreign.py`), nor are they.
+- `ROOT`: on a value that stands in a root call, the frame of that;
+- `REST`: the Equinox children that are split (see `_foreign.py`), which are not in `__dict__`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +23,8 @@ from oryxstate._effects import _frames
 from oryxstate._module import _foreign
 from oryxstate._module._fields import Layout
 
-AUX, PLACE, REST, ROOT = "__aux__", "__place__", "__rest__", "__root__"
+AUX, SCOPED, PLACE, ROOT, REST = "__aux__", "__scoped__", "__place__", "__root__", "__rest__"
+GONE = -2  # the level of a root call that cannot be reached
 
 
 class Scope(NamedTuple):
@@ -55,7 +59,7 @@ def flatten(module):
     try:
         return {children}, d["__aux__"]
     except KeyError:
-        return incomplete(module), d["__aux__"]
+        return incomplete(module)
 
 def flatten_with_keys(module):
     children, aux = flatten(module)
@@ -88,7 +92,7 @@ def register(cls: type, layout: Layout) -> None:
         "cls": cls,
         "new": object.__new__,
         "keys": tuple(jax.tree_util.GetAttrKey(name) for name in layout.data),
-        "incomplete": _children,
+        "incomplete": _incomplete,
         "complete": _complete,
     }
     exec(source, scope)
@@ -97,29 +101,46 @@ def register(cls: type, layout: Layout) -> None:
     )
 
 
-def _children(module: Any) -> tuple[Any, ...]:
-    """The data of a module that has some of it elsewhere: the current state, the split children."""
-    rest = module.__dict__.get(REST, {})
-    return tuple(
+def _incomplete(module: Any) -> tuple[tuple[Any, ...], tuple]:
+    """Flatten a module that stands in a root call, or has split children."""
+    d, rest = module.__dict__, module.__dict__.get(REST, {})
+    children = tuple(
         rest[name][0] if name in rest else getattr(module, name) for name in module.__layout__.data
     )
+    aux = aux_of(module)
+    scope = scope_of(module)
+    if scope is not None and PLACE not in d and not _frames.reachable(d.get(ROOT)):
+        # Whoever puts it together again may be in another root call, which must not answer for it.
+        aux = _with_scope(aux, scope._replace(level=GONE))
+    return children, aux
 
 
 def _complete(d: dict[str, Any], extra: Extra) -> None:
     if extra.scope is not None:
-        d[ROOT] = _frames.root_at(extra.scope.level)
+        d[SCOPED] = d.pop(AUX)
+        d[ROOT] = _frames.at_level(extra.scope.level)
     if extra.rests:
         d[REST] = {rest.field: (d.pop(rest.field), rest) for rest in extra.rests}
 
 
+def aux_of(module: Any) -> tuple:
+    """Return the static data of a module."""
+    d = module.__dict__
+    return d[AUX] if AUX in d else d[SCOPED]
+
+
+def is_sealed(module: Any) -> bool:
+    """Tell whether a module is complete, and frozen since."""
+    return AUX in module.__dict__ or SCOPED in module.__dict__
+
+
 def scope_of(module: Any) -> Scope | None:
-    """The place of a module in a root call, None for a plain value."""
-    extra = module.__dict__[AUX][2]
-    return None if extra is None else extra.scope
+    """Return the place of a module in a root call, None for a plain value."""
+    aux = module.__dict__.get(SCOPED)
+    return None if aux is None else aux[2].scope
 
 
-def with_scope(aux: tuple, scope: Scope | None) -> tuple:
-    """Static data that names another place."""
+def _with_scope(aux: tuple, scope: Scope | None) -> tuple:
     types, values, extra = aux
     rests = () if extra is None else extra.rests
     return types, values, (Extra(scope, rests) if scope is not None or rests else None)
@@ -131,9 +152,18 @@ def value_of(module: Any) -> Any:
     return jax.tree.unflatten(treedef, leaves)
 
 
-def with_data(module: Any, data: dict[str, Any], *, aux: tuple | None = None) -> Any:
-    """A copy of a module with other data in some fields; the same object if there is no change."""
-    if not data and aux is None:
+_SAME: Any = object()
+
+
+def with_data(module: Any, data: dict[str, Any], *, scope: Scope | None = _SAME) -> Any:
+    """Copy a module with other data in some fields; the same object if nothing changes.
+
+    Args:
+        module: the module.
+        data: the new data by field.
+        scope: where the copy stands in a root call, None for nowhere; as the module unless given.
+    """
+    if not data and scope is _SAME:
         return module
     copy = object.__new__(type(module))
     d = copy.__dict__
@@ -146,8 +176,11 @@ def with_data(module: Any, data: dict[str, Any], *, aux: tuple | None = None) ->
             rest[name] = value, rest[name][1]
         else:
             d[name] = value
-    if aux is not None:
-        d[AUX] = aux
+    if scope is not _SAME:
+        aux = _with_scope(d.pop(AUX, None) or d.pop(SCOPED), scope)
+        d[AUX if scope is None else SCOPED] = aux
+        if scope is None:
+            d.pop(ROOT, None)
     return copy
 
 
@@ -155,6 +188,22 @@ def stored(module: Any, name: str) -> Any:
     """What a data field holds: of a split child, its arrays."""
     rest = module.__dict__.get(REST)
     return rest[name][0] if rest and name in rest else getattr(module, name)
+
+
+def modules(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yield `(path, module)` for every module in a pytree, at any depth, parents first."""
+    todo = [("", tree)]
+    while todo:
+        path, value = todo.pop()
+        if is_module(value):
+            yield path, value
+            found = [(f".{name}", stored(value, name)) for name in value.__layout__.children]
+        elif value is None or isinstance(value, jax.Array):
+            continue
+        else:
+            leaves = jax.tree_util.tree_flatten_with_path(value, is_leaf=is_module)[0]
+            found = [(jax.tree_util.keystr(key), leaf) for key, leaf in leaves if is_module(leaf)]
+        todo += [((path + key).removeprefix("."), inner) for key, inner in reversed(found)]
 
 
 def map_modules(function: Any, tree: Any, path: str) -> Any:
@@ -195,11 +244,11 @@ def _same_leaves(old: Any, new: Any) -> bool:
 
 def has_state(module: Any) -> bool:
     """Whether a call of a module may update anything in it."""
-    if any(jax.tree.leaves(getattr(module, field)) for field in module.__layout__.state):
-        return True
-    found = []
-    map_children(lambda child, _: found.append(has_state(child)) or child, module, "")
-    return any(found)
+    return any(
+        jax.tree.leaves(getattr(inner, field))
+        for _, inner in modules(module)
+        for field in inner.__layout__.state
+    )
 
 
 def state_positions(module: Any) -> list[int]:

@@ -1,4 +1,4 @@
-"""oryxstate.nn: layers, and templates of them that see their input's shape."""
+"""oryxstate.nn: layers, and templates of layers that see the shape of their input."""
 
 from oryxstate.nn._activation import PReLU
 from oryxstate.nn._attention import MultiHeadAttention

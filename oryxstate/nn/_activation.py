@@ -1,4 +1,4 @@
-"""Which activations are learned? The others are plain functions, as `jax.nn.relu`."""
+"""Activations with learned parameters. Others are plain functions, such as `jax.nn.relu`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PReLU(Layer):
     Source: He et al., Delving Deep into Rectifiers, 2015.
 
     Attributes:
-        slope: of negative inputs: one for all features, `[]`, or `[features]`.
+        slope: the slope of negative inputs, one for all features, `[]`, or `[features]`.
         dtype: the dtype to compute in; that of input and slope together if None.
 
     Examples:
@@ -44,11 +44,11 @@ class PReLU(Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
     ) -> LayerParams:
-        """The slope is a constant at first.
+        """Fill the slope with a constant.
 
         Args:
             init_key: not used.
-            in_spec: `[..., features]`; of any shape if there is one slope.
+            in_spec: `[..., features]`, or any shape with a single slope.
             initial: the first value of the slope.
             per_feature: whether each feature has a slope of its own.
             dtype: the dtype to compute in.
@@ -61,7 +61,7 @@ class PReLU(Layer):
         return LayerParams(params={"slope": slope}, info={"dtype": dtype})
 
     def call(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The input, its negative elements times the slope."""
+        """Multiply the negative elements of the input by the slope."""
         shape = self.slope.shape
         fits = not shape or x.shape[-1:] == shape
         self.check_input(fits, f"[..., {shape[0]}]" if shape else "an array", x)

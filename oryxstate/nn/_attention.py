@@ -1,4 +1,4 @@
-"""How does each step of a sequence look at all others?"""
+"""Multi-head attention."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class MultiHeadAttention(Heads):
         y = out(softmax(q @ k.T / sqrt(head_features)) @ v)
 
     where the context is `x` itself unless another is given. With fewer `kv_heads` than heads, each
-    head of keys and values serves `heads / kv_heads` neighbouring heads of queries. A step that may
-    look at no other by its mask takes the mean of all. `cached` gives the layer that decodes with
-    these parameters step by step. Sources: Vaswani et al., Attention Is All You Need, 2017;
+    head of keys and values serves `heads / kv_heads` neighbouring heads of queries. A step whose
+    mask is False everywhere takes the mean of all values. `cached` returns the layer that decodes
+    step by step with these parameters. Sources: Vaswani et al., Attention Is All You Need, 2017;
     Ainslie et al., GQA, 2023; Su et al., RoFormer, 2021 (rotary positions).
 
     Attributes:
@@ -39,7 +39,7 @@ class MultiHeadAttention(Heads):
         heads: the number of heads of queries.
         kv_heads: the number of heads of keys and values.
         rotary_base: the base of rotary positions of queries and keys, or None.
-        causal: whether each step looks only at itself and those before it.
+        causal: whether each step attends only to itself and earlier steps.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -63,7 +63,7 @@ class MultiHeadAttention(Heads):
         rotary_base: float | None = None,
         **options: Any,
     ) -> None:
-        """The numbers are positive, and the heads fit one another."""
+        """Check that the numbers are positive, and that `kv_heads` divides `heads`."""
         positive(cls.__name__, "heads", heads)
         positive(cls.__name__, "kv_heads", 1 if kv_heads is None else kv_heads)
         positive(cls.__name__, "head_features", 1 if head_features is None else head_features)
@@ -101,10 +101,10 @@ class MultiHeadAttention(Heads):
             init_key: a random key.
             in_spec: `[time, features]`, and `[time, features]` of the context if there is one.
             heads: the number of heads.
-            kv_heads: the number of heads of keys and values; as many if None.
-            head_features: of each head; the features of the input over `heads` if None.
-            causal: whether each step looks only at itself and those before it.
-            rotary_base: the base of rotary positions, as 10000.0; no positions if None.
+            kv_heads: the number of heads of keys and values; `heads` if None.
+            head_features: the features of each head; those of the input over `heads` if None.
+            causal: whether each step attends only to itself and earlier steps.
+            rotary_base: the base of rotary positions, such as 10000.0; no positions if None.
             use_bias: whether the four projections have biases.
             kernel_init: draws their kernels, `(key, shape, dtype) -> array`.
             bias_init: draws their biases.
@@ -135,12 +135,12 @@ class MultiHeadAttention(Heads):
         context: Float[Array, "context context_features"] | None = None,
         mask: Bool[Array, "*heads time context"] | None = None,
     ) -> Float[Array, "time features"]:
-        """What each step finds.
+        """Attend from each step of `x` to `context`.
 
         Args:
             x: a sequence.
-            context: what it looks at; itself if None.
-            mask: where it may look, `[time, context]` or `[heads, time, context]`.
+            context: the sequence to attend to; `x` if None.
+            mask: True where a step may attend, `[time, context]` or `[heads, time, context]`.
         """
         self._check_sequence(x, self.query, "")
         if context is not None:
@@ -154,7 +154,7 @@ class MultiHeadAttention(Heads):
         return self._attend(queries, keys, values, mask=seen, is_causal=self.causal)
 
     def cached(self, max_length: int) -> CachedAttention:
-        """The layer that decodes with these parameters, its cache empty.
+        """Return the layer that decodes with these parameters, with an empty cache.
 
         Args:
             max_length: how many steps there is room for.
@@ -171,7 +171,7 @@ class MultiHeadAttention(Heads):
         return CachedAttention.new(with_cache(self, max_length), self.name)
 
     def _checked(self, mask: Any, shape: tuple[int, int]) -> Any:
-        """The mask as `[heads or 1, time, context]`."""
+        """Return the mask as `[heads or 1, time, context]`."""
         fits = mask.shape in (shape, (self.heads, *shape)) and mask.dtype == jnp.bool_
         axes = ",".join(map(str, shape))
         self.check_input(fits, f"a mask bool[{axes}] or bool[{self.heads},{axes}]", mask)
@@ -182,7 +182,7 @@ ALONE = "no context, since causal attention and rotary positions are of one sequ
 
 
 def _specs(cls: Any, in_spec: Any, alone: bool) -> tuple[ArraySpec, ArraySpec]:
-    """The specs of the input and of what it looks at."""
+    """Return the specs of the input and of its context."""
     x, *others = inputs_of(in_spec)
     context = others[0] if others and others[0] is not None else x
     if alone and context is not x:
@@ -193,7 +193,7 @@ def _specs(cls: Any, in_spec: Any, alone: bool) -> tuple[ArraySpec, ArraySpec]:
 
 
 def _shared_out(cls: Any, spec: ArraySpec, heads: int, even: bool) -> int:
-    """The features of each head, which share out those of the input."""
+    """Divide the features of the input among the heads."""
     each, left = divmod(spec.shape[1], heads)
     if left or not each:
         raise cls.wrong_input(

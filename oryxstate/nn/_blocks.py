@@ -1,4 +1,4 @@
-"""Which blocks are large models made of?"""
+"""Blocks of large models: multi-layer perceptrons and transformer blocks."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ rms = RMSNorm.of()
 
 
 class MLP(Layer):
-    """Dense layers over the last axis, with an activation between each two.
+    """Dense layers over the last axis, with an activation between them.
 
     Attributes:
-        layers: of `Dense`.
+        layers: the `Dense` layers.
         activation: an elementwise function.
 
     Examples:
@@ -45,7 +45,7 @@ class MLP(Layer):
     def check(
         cls, features: tuple[int, ...], activation: Any = jax.nn.relu, **options: Any
     ) -> None:
-        """There are layers, of positive numbers of features."""
+        """Check that there are layers, and that their numbers of features are positive."""
         if not isinstance(features, tuple) or not features:
             raise ValueError(
                 f"{cls.__name__}: `features` is a tuple, the number of features that each layer "
@@ -67,13 +67,13 @@ class MLP(Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
     ) -> LayerParams:
-        """Each layer on the output of the one before it, each with a key of its own.
+        """Make each layer for the output of the previous one, each with its own key.
 
         Args:
             init_key: a random key.
             in_spec: `[..., in]`.
             features: the length of the last axis of the output of each layer.
-            activation: between each two layers, not after the last.
+            activation: applied between layers, not after the last.
             use_bias: whether the layers have biases.
             dtype: the dtype to compute in.
             param_dtype: the dtype of the parameters.
@@ -89,7 +89,7 @@ class MLP(Layer):
         return LayerParams(params={"layers": tuple(layers)}, info={"activation": activation})
 
     def call(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
-        """The output of the last layer."""
+        """Return the output of the last layer."""
         first, *others = self.layers
         x = first(x)
         for layer in others:
@@ -103,13 +103,13 @@ class TransformerBlock(Layer):
         x = x + dropout(attention(attention_norm(x)))
         x = x + dropout(mlp(mlp_norm(x)))
 
-    Before each part rather than after it, as in GPT-2 and Llama; a norm after the last block is up
-    to the model. The sums have the dtype of the input. Source: Xiong et al., On Layer Normalization
-    in the Transformer Architecture, 2020.
+    The norms stand before the parts rather than after them, as in GPT-2 and Llama; a norm after the
+    last block is up to the model. The sums have the dtype of the input. Source: Xiong et al., On
+    Layer Normalization in the Transformer Architecture, 2020.
 
     Attributes:
-        attention: from `[time, features]` to the same, such as `MultiHeadAttention`.
-        mlp: likewise, such as `MLP`.
+        attention: maps `[time, features]` to the same shape, such as `MultiHeadAttention`.
+        mlp: maps `[time, features]` to the same shape, such as `MLP`.
         attention_norm: the norm before attention.
         mlp_norm: the norm before the network.
         dropout: the `Dropout` after both, or None.
@@ -135,7 +135,7 @@ class TransformerBlock(Layer):
 
     @classmethod
     def check(cls, attention: Any, mlp: Any, *, norm: Any = rms, dropout: float = 0.0) -> None:
-        """The parts can be called, the norm can be made twice, and the rate is a probability."""
+        """Check that the parts are callable, `norm` is a template, and `dropout` is in [0, 1)."""
         check_parts(cls.__name__, (attention, mlp, norm))
         fraction(cls.__name__, "dropout", dropout)
         if not isinstance(norm, Template):
@@ -155,7 +155,7 @@ class TransformerBlock(Layer):
         norm: Template[Any] = rms,
         dropout: float = 0.0,
     ) -> LayerParams:
-        """Each part on the input, each with a key of its own.
+        """Make each part for the input, each with its own key.
 
         Args:
             init_key: a random key.
@@ -163,7 +163,7 @@ class TransformerBlock(Layer):
             attention: a template, or a layer.
             mlp: a template, or a layer.
             norm: the template of the norm before both.
-            dropout: the probability to drop each feature of their outputs while training.
+            dropout: the probability to drop each feature of their outputs during training.
         """
         parts = {
             "attention": attention,
@@ -183,21 +183,21 @@ class TransformerBlock(Layer):
     def call(
         self, x: Float[Array, "time features"], mask: Bool[Array, "*heads time time"] | None = None
     ) -> Float[Array, "time features"]:
-        """The input, with what attention and network add to it.
+        """Add the outputs of attention and network to the input.
 
         Args:
             x: a sequence.
-            mask: where attention may look, if it takes one.
+            mask: True where a step may attend, for attention that takes a mask.
         """
         options = {} if mask is None else {"mask": mask}
         x = self._added(x, self.attention(self.attention_norm(x), **options))
         return self._added(x, self.mlp(self.mlp_norm(x)))
 
     def cached(self, max_length: int) -> Self:
-        """The block that decodes with these parameters step by step, its cache empty.
+        """Return the block that decodes step by step with these parameters, with an empty cache.
 
         Args:
-            max_length: how many steps there is room for.
+            max_length: the number of steps in the cache.
 
         Raises:
             ValueError: if its attention is not causal.

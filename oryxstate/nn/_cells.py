@@ -1,4 +1,4 @@
-"""Which recurrent cells are there?"""
+"""Recurrent cells: simple RNN, GRU and LSTM."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ class SimpleRNNCell(Gated):
     def step(
         self, carry: Float[Array, " features"], x: Float[Array, " in"]
     ) -> tuple[Float[Array, " features"], Float[Array, " features"]]:
-        """The next hidden state, twice: as carry and, in the dtype of computation, as output."""
+        """Return the next hidden state, as carry and, in the dtype of computation, as output."""
         (inputs,), (recurrent,) = self._sums(carry, x)
         hidden = jnp.tanh(inputs + recurrent)
         return hidden.astype(carry.dtype), hidden
 
 
 class GRUCell(Gated):
-    """A gated recurrent unit, of the gates reset, update and new, in this order.
+    """A gated recurrent unit, with the gates reset, update and new, in this order.
 
         r  = sigmoid(x @ kernel_r + bias_r + h @ recurrent_r)
         z  = sigmoid(x @ kernel_z + bias_z + h @ recurrent_z)
         n  = tanh(x @ kernel_n + bias_n + r * (h @ recurrent_n + recurrent_bias))
         h' = (1 - z) * n + z * h
 
-    As in Flax, Equinox and PyTorch: the reset gate acts after the recurrent product, and `z` is the
-    weight of the old state (in the paper it acts before, and `1 - z` is). PyTorch's `GRUCell` has
-    second biases of `r` and `z`, which can be added to the first.
+    As in Flax, Equinox and PyTorch, the reset gate acts after the recurrent product, and `z` is the
+    weight of the old state. (In the paper it acts before, and the weight is `1 - z`.) PyTorch's
+    `GRUCell` has second biases of `r` and `z`, which can be added to the first.
     Source: Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, 2014.
 
     Attributes:
@@ -91,7 +91,7 @@ class GRUCell(Gated):
     def step(
         self, carry: Float[Array, " features"], x: Float[Array, " in"]
     ) -> tuple[Float[Array, " features"], Float[Array, " features"]]:
-        """The next hidden state, twice: as carry and, in the dtype of computation, as output."""
+        """Return the next hidden state, as carry and, in the dtype of computation, as output."""
         (reset, update, new), (to_reset, to_update, to_new) = self._sums(carry, x)
         (bias,) = computing(new.dtype, self.recurrent_bias)
         reset, update = jax.nn.sigmoid(reset + to_reset), jax.nn.sigmoid(update + to_update)
@@ -102,17 +102,17 @@ class GRUCell(Gated):
 
 
 class LSTMCell(Gated):
-    """A long short-term memory, of the gates input, forget, cell and output, in this order.
+    """A long short-term memory, with the gates input, forget, cell and output, in this order.
 
         i, f, o = sigmoid(x @ kernel_ifo + h @ recurrent_ifo + bias_ifo)
         g       = tanh(x @ kernel_g + h @ recurrent_g + bias_g)
         c'      = f * c + i * g
         h'      = o * tanh(c')
 
-    The output is `h'`. The carry is `(h, c)` as in Equinox and PyTorch, in Flax `(c, h)`; the gates
-    stand as in all three, and no bias of the forget gate is added. PyTorch's `LSTMCell` has second
-    biases, which can be added to these. Source: Hochreiter and Schmidhuber, Long Short-Term Memory,
-    1997, with the forget gate of Gers et al., 2000.
+    The output is `h'`. The carry is `(h, c)` as in Equinox and PyTorch (Flax has `(c, h)`); the
+    order of the gates is that of all three, and nothing is added to the bias of the forget gate.
+    PyTorch's `LSTMCell` has second biases, which can be added to these. Source: Hochreiter and
+    Schmidhuber, Long Short-Term Memory, 1997, with the forget gate of Gers et al., 2000.
 
     Attributes:
         carry: hidden state and cell, `([features], [features])`, of the dtype of the parameters.
@@ -138,10 +138,10 @@ class LSTMCell(Gated):
         return jnp.zeros(features, dtype), jnp.zeros(features, dtype)
 
     def step(self, carry: tuple[jax.Array, jax.Array], x: Float[Array, " in"]) -> tuple[Any, Any]:
-        """The next hidden state and cell, and the hidden state in the dtype of computation."""
+        """Return the next `(hidden, cell)`, and `hidden` in the dtype of computation."""
         hidden, cell = carry
         sums = [a + b for a, b in zip(*self._sums(hidden, x), strict=True)]
-        # The cell adds up over many steps, so it does in the dtype of the parameters.
+        # The cell accumulates over many steps, so it has the dtype of the parameters.
         i, f, g, o = (gate.astype(cell.dtype) for gate in sums)
         cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
         hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)

@@ -1,4 +1,4 @@
-"""How are layers put together, one after another or side by side?"""
+"""Layers made of other layers: chains, parallel branches, residual connections; reshaping."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class _Parts(Layer):
 
     @classmethod
     def check(cls, *parts: Any) -> None:
-        """Every part can be called."""
+        """Check that every part is callable."""
         check_parts(cls.__name__, parts)
 
 
 @chain_with
 class Serial(_Parts):
-    """One layer after another: `a >> b >> c`. Without any, the input as it is.
+    """One layer after another: `a >> b >> c`. An empty chain returns its input.
 
-    What a layer returns as a tuple are the inputs of the next one.
+    A tuple that one layer returns becomes the inputs of the next.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -42,7 +42,7 @@ class Serial(_Parts):
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, *parts: Any) -> LayerParams:
-        """Each part on the output of the one before it, each with a key of its own."""
+        """Make each part for the output of the previous one, each with its own key."""
         layers, out_spec = [], in_spec
         for i, part in enumerate(parts):
             key, spec = jax.random.fold_in(init_key, i), in_spec_of(inputs_of(out_spec))
@@ -52,7 +52,7 @@ class Serial(_Parts):
         return LayerParams(params={"layers": tuple(layers)}, out_spec=out_spec)
 
     def call(self, *inputs: Any) -> Any:
-        """The output of the last layer."""
+        """Return the output of the last layer."""
         out = inputs[0] if len(inputs) == 1 else inputs
         for layer in self.layers:
             out = layer(*inputs)
@@ -65,29 +65,29 @@ class FanOut(_Parts):
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, *parts: Any) -> LayerParams:
-        """Each part on the inputs, each with a key of its own."""
+        """Make each part for the inputs, each with its own key."""
         return _side_by_side(init_key, [in_spec] * len(parts), parts)
 
     def call(self, *inputs: Any) -> tuple[Any, ...]:
-        """One output for each layer."""
+        """Return one output for each layer."""
         return tuple(layer(*inputs) for layer in self.layers)
 
 
 class Parallel(_Parts):
     """The i-th input to the i-th layer; the outputs as a tuple.
 
-    The inputs are the arguments, or the members of a tuple that is the only one.
+    The inputs are the arguments, or the members of a single tuple.
     """
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, *parts: Any) -> LayerParams:
-        """The i-th part on the i-th input, each with a key of its own."""
+        """Make the i-th part for the i-th input, each with its own key."""
         if not isinstance(in_spec, tuple) or len(in_spec) != len(parts):
             raise cls.wrong_input(f"{len(parts)} inputs", in_spec)
         return _side_by_side(init_key, in_spec, parts)
 
     def call(self, *inputs: Any) -> tuple[Any, ...]:
-        """One output for each layer."""
+        """Return one output for each layer."""
         given = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], tuple) else inputs
         self.check_input(len(given) == len(self.layers), f"{len(self.layers)} inputs", given)
         return tuple(layer(x) for layer, x in zip(self.layers, given, strict=True))
@@ -103,7 +103,7 @@ def _side_by_side(init_key: Any, in_specs: Any, parts: tuple[Any, ...]) -> Layer
 
 
 class Residual(Layer):
-    """`shortcut(x) + body(x)`, where the shortcut is the input as it is unless another is given.
+    """`shortcut(x) + body(x)`; without a `shortcut`, `x + body(x)`.
 
     Source: He et al., Deep Residual Learning for Image Recognition, 2015.
     """
@@ -113,14 +113,14 @@ class Residual(Layer):
 
     @classmethod
     def check(cls, body: Any, shortcut: Any = None) -> None:
-        """Both can be called."""
+        """Check that both are callable."""
         check_parts("Residual", (body, *([] if shortcut is None else [shortcut])))
 
     @classmethod
     def initialize(
         cls, init_key: Any, in_spec: Any, body: Any, shortcut: Any = None
     ) -> LayerParams:
-        """Both on the input, each with a key of its own."""
+        """Make both for the input, each with its own key."""
         keys = jax.random.split(init_key)
         inner, infer = build(body, keys[0], in_spec, "body")
         around, out_spec = None, in_spec
@@ -132,7 +132,7 @@ class Residual(Layer):
         return LayerParams(params={"body": inner, "shortcut": around}, out_spec=out_spec)
 
     def call(self, x: Any) -> Any:
-        """The sum."""
+        """Return the sum."""
         return jax.tree.map(jax.numpy.add, self._around(x), self.body(x))
 
     def _around(self, x: Any) -> Any:
@@ -140,14 +140,14 @@ class Residual(Layer):
 
 
 class Branch(_Parts):
-    """One of its layers, chosen by an index; the state of the others stays as it was.
+    """One of several layers, chosen by an index; the state of the others does not change.
 
     The index is clamped, as by `jax.lax.switch`. All outputs have one type.
     """
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, *parts: Any) -> LayerParams:
-        """Each part on the inputs after the index, each with a key of its own."""
+        """Make each part for the inputs after the index, each with its own key."""
         if not parts:
             raise ValueError("Branch needs at least one layer to choose from.")
         if not isinstance(in_spec, tuple) or len(in_spec) < 2:
@@ -160,31 +160,31 @@ class Branch(_Parts):
         return LayerParams(params=made.params, out_spec=outs[0])
 
     def call(self, index: Any, *inputs: Any) -> Any:
-        """The output of the chosen layer."""
+        """Return the output of the chosen layer."""
         return lax.switch(index, self.layers, *inputs)
 
 
 class Flatten(Layer):
-    """All axes of one example as one."""
+    """Flatten all axes of one example into one."""
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any) -> LayerParams:
-        """Nothing to learn."""
+        """Return the configuration; the layer has no parameters."""
         return LayerParams()
 
     def call(self, x: jax.Array) -> jax.Array:
-        """A vector."""
+        """Return the elements as a vector."""
         return x.reshape(-1)
 
 
 class Reshape(Layer):
-    """The elements of one example in another shape, of which one length may be -1."""
+    """Reshape one example; one length may be -1."""
 
     shape: tuple[int, ...] = static()
 
     @classmethod
     def check(cls, *shape: int) -> None:
-        """At most one length is left open."""
+        """Check that at most one length is -1, and the others are not negative."""
         if any(length < -1 for length in shape) or shape.count(-1) > 1:
             raise ValueError(
                 f"Reshape: lengths must not be negative, but for one -1, got {list(shape)}."
@@ -192,13 +192,13 @@ class Reshape(Layer):
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, *shape: int) -> LayerParams:
-        """Nothing to learn; the number of elements fits."""
+        """Return the shape, which fits the number of elements."""
         if not _fits(shape, single(cls, in_spec).size):
             raise cls.wrong_input(_elements(shape), in_spec)
         return LayerParams(info={"shape": shape})
 
     def call(self, x: jax.Array) -> jax.Array:
-        """The same elements."""
+        """Return the same elements in the new shape."""
         self.check_input(_fits(self.shape, x.size), _elements(self.shape), x)
         return x.reshape(self.shape)
 

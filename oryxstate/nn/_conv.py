@@ -1,4 +1,4 @@
-"""Which layers slide one kernel over all places of an input?"""
+"""The convolution, and what all convolutions share."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MODES = ("SAME", "VALID", "CIRCULAR")
 
 
 class Convolution(Layer):
-    """What all convolutions share: fields, and a call on one example."""
+    """The base class of convolutions: fields, and a call on one example."""
 
     kernel: Float[Array, "*window in_per_group out"] = param()
     bias: Float[Array, " out"] | None = param()
@@ -76,26 +76,26 @@ class Convolution(Layer):
 
     @property
     def _windows(self) -> Windows:
-        """Where the kernel is laid."""
+        """The windows that the kernel slides over."""
         *lengths, _, _ = self.kernel.shape
         return Windows.along(len(lengths), lengths, self.strides, self.padding, self.dilation)
 
     def _has_room(self, spatial: tuple[int, ...]) -> bool:
-        """Whether there is any output for an input with these spatial axes."""
+        """Return whether there is any output for an input with these spatial axes."""
         return self._windows.fit(spatial)
 
     def _room(self, channels: int) -> str:
         return room_for(self._windows, channels)
 
     def call(self, x: Float[Array, "*spatial in"]) -> Float[Array, "*places out"]:
-        """One example, channels last."""
+        """Apply the layer to one example, channels last."""
         self._check_shape(x)
         x, kernel, bias = computing(self.dtype, x, self.kernel, self.bias)
         y = self._convolve(x, kernel)
         return y if bias is None else y + last(bias, y)
 
     def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """The output without the bias."""
+        """Return the output without the bias."""
         pads = self._windows.pads(x.shape[:-1])
         if self.padding == "CIRCULAR":
             x, pads = jnp.pad(x, (*pads, (0, 0)), mode="wrap"), ((0, 0),) * len(pads)
@@ -104,7 +104,7 @@ class Convolution(Layer):
     def _slide(
         self, x: jax.Array, kernel: jax.Array, pads: Any, strides: Any, spacing: Any
     ) -> jax.Array:
-        """The sums over windows of an input with `spacing` from one element to the next."""
+        """Return the sums over windows of an input with `spacing` from one element to the next."""
         names = "DHW"[-len(pads) :]
         return lax.conv_general_dilated(
             x[None],
@@ -133,7 +133,7 @@ class WithFeatures(Convolution):
         groups: int = 1,
         **options: Any,
     ) -> None:
-        """All lengths are positive and for the same axes; the features are groups."""
+        """Check lengths and axes, and that `groups` divides `features`."""
         positive(cls.__name__, "features", features)
         positive(cls.__name__, "groups", groups)
         lengths = {"kernel_size": kernel_size, "strides": strides, "dilation": dilation}
@@ -168,13 +168,13 @@ class WithFeatures(Convolution):
             init_key: a random key.
             in_spec: `[*spatial, in]`, of one example, with 1 to 3 spatial axes.
             features: the number of channels of the output.
-            kernel_size: of each spatial axis; an integer stands for all axes of the input, here
-                and in `strides`, `padding` and `dilation`.
+            kernel_size: of each spatial axis; an integer applies to all axes of the input, here and
+                in `strides`, `padding` and `dilation`.
             strides: the steps from one place of the kernel to the next.
             padding: "SAME", "VALID", "CIRCULAR", an integer, or a pair (before, after) for each
                 spatial axis.
             dilation: the steps from one element of the kernel to the next.
-            groups: into how many groups the channels fall; each group of outputs sees one of
+            groups: the number of groups of channels; each group of outputs sees one group of
                 inputs.
             use_bias: whether there is a bias.
             kernel_init: draws the kernel, `(key, shape, dtype) -> array`.
@@ -206,7 +206,7 @@ class Conv(WithFeatures):
         strides: the steps from one place of the kernel to the next.
         padding: "SAME", "VALID", "CIRCULAR", an integer, or (before, after) of each spatial axis.
         dilation: the steps from one element of the kernel to the next.
-        groups: into how many groups the channels fall.
+        groups: the number of groups of channels.
         dtype: the dtype to compute in; that of input and parameters together if None.
 
     Examples:

@@ -1,4 +1,4 @@
-"""Which layer goes from the shape of a convolution's output to that of its input?"""
+"""The transposed convolution."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from oryxstate.nn._windows import Pads, shape_of
 
 
 class ConvTranspose(WithFeatures):
-    """Spread an input over `strides` times as many places, as convolutions gather it.
+    """Transpose a convolution: spread each input element over a window of the output.
 
         y[j, o] = sum over i, k, c of x[i, c] * kernel[k, c, o] + bias[o]
 
-    over all `i`, `k` with `i * strides + (reach - 1 - k * dilation) - before == j`, as
-    `jax.lax.conv_transpose`: the kernel is not flipped (PyTorch's and Keras's is). `padding` is
-    that of the convolution from output to input. Along an axis there are
+    over all `i`, `k` with `i * strides + (reach - 1 - k * dilation) - before == j`. Like
+    `jax.lax.conv_transpose`, it does not flip the kernel (PyTorch and Keras do). `padding` is that
+    of the convolution from output to input. Along an axis there are
 
         n * strides                                 places with "SAME" and "CIRCULAR",
         n * strides + max(reach - strides, 0)       with "VALID",
@@ -28,10 +28,10 @@ class ConvTranspose(WithFeatures):
     Attributes:
         kernel: `[*kernel_size, in / groups, out]`.
         bias: `[out]`, or None.
-        strides: how many places of the output there are for one of the input.
+        strides: the number of output places for one input place.
         padding: "SAME", "VALID", "CIRCULAR", an integer, or (before, after) of each spatial axis.
         dilation: the steps from one element of the kernel to the next.
-        groups: into how many groups the channels fall.
+        groups: the number of groups of channels.
         dtype: the dtype to compute in; that of input and parameters together if None.
 
     Examples:
@@ -42,7 +42,7 @@ class ConvTranspose(WithFeatures):
     """
 
     def _has_room(self, spatial: tuple[int, ...]) -> bool:
-        """Whether padding leaves any of the output."""
+        """Return whether the padding leaves any output."""
         windows = self._windows
         sizes = zip(spatial, self._pads(), windows.strides, windows.reach, strict=True)
         return min(spatial) > 0 and all(
@@ -54,7 +54,7 @@ class ConvTranspose(WithFeatures):
         return f"{shape} of which padding {self._windows.padding} leaves any"
 
     def _pads(self) -> Pads:
-        """How the spaced input is padded, before and after each axis; negative where it is cut."""
+        """Return the pads of the dilated input along each axis; negative pads crop it."""
         windows = self._windows
         if isinstance(windows.padding, str):
             sizes = zip(windows.reach, windows.strides, strict=True)
@@ -63,10 +63,10 @@ class ConvTranspose(WithFeatures):
         return tuple((reach - 1 - low, reach - 1 - high) for reach, (low, high) in sizes)
 
     def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """The output without the bias."""
+        """Return the output without the bias."""
         pads, spacing = self._pads(), self._windows.strides
         if self.padding == "CIRCULAR":
-            # Elements of the next period first, one for each stride; zeros stand between them.
+            # The elements of the next period, one for each stride, with zeros between them.
             sizes = list(zip(pads, spacing, strict=True))
             around = [(low // step, high // step) for (low, high), step in sizes]
             x = jnp.pad(x, (*around, (0, 0)), mode="wrap")
@@ -75,7 +75,7 @@ class ConvTranspose(WithFeatures):
 
 
 def _pads_of(padding: str, reach: int, stride: int) -> tuple[int, int]:
-    """As `jax.lax.conv_transpose`, which knows no groups."""
+    """Compute pads like `jax.lax.conv_transpose`, which does not support groups."""
     if padding == "VALID":
         return reach - 1, max(reach, stride) - 1
     total = reach + stride - 2

@@ -1,4 +1,4 @@
-"""Which layers turn identifiers into vectors, and say where in a sequence each one stands?"""
+"""Embeddings, and encodings of positions in a sequence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ embedding_normal = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal",
 class Embedding(Layer):
     """`y = embedding[x]`: a learned vector for each of `vocabulary` integers.
 
-    An integer outside of `[0, vocabulary)` gives NaN, and no gradient.
+    An integer outside `[0, vocabulary)` gives NaN and no gradient.
 
     Attributes:
         embedding: `[vocabulary, features]`.
@@ -43,7 +43,7 @@ class Embedding(Layer):
 
     @classmethod
     def check(cls, vocabulary: int, features: int, **options: Any) -> None:
-        """Both numbers are positive."""
+        """Check that both numbers are positive."""
         positive(cls.__name__, "vocabulary", vocabulary)
         positive(cls.__name__, "features", features)
 
@@ -76,13 +76,13 @@ class Embedding(Layer):
         return LayerParams(params={"embedding": embedding}, info={"dtype": dtype})
 
     def call(self, x: Integer[Array, "..."]) -> Float[Array, "... features"]:
-        """The vector of each integer."""
+        """Look up the vector of each integer."""
         self.check_input(jnp.issubdtype(x.dtype, jnp.integer), "integers", x)
         (embedding,) = computing(self.dtype, self.embedding)
         return embedding.at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
 
     def attend(self, x: Float[Array, "... features"]) -> Float[Array, "... vocabulary"]:
-        """`x @ embedding.T`: how much each vector is meant, for an output tied to the input.
+        """Logits with tied weights: `x @ embedding.T`.
 
         Source: Press and Wolf, Using the Output Embedding to Improve Language Models, 2016.
         """
@@ -109,13 +109,13 @@ class SinusoidalPosition(Layer):
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any) -> LayerParams:
-        """Nothing to learn."""
+        """Return the configuration; the layer has no parameters."""
         if not _is_sequence(single(cls, in_spec)):
             raise cls.wrong_input("[..., time, an even number of features]", in_spec)
         return LayerParams()
 
     def call(self, x: Float[Array, "... time features"]) -> Float[Array, "... time features"]:
-        """The input plus the table."""
+        """Add the table to the input."""
         self.check_input(_is_sequence(x), "[..., time, an even number of features]", x)
         angles = _angles(jnp.arange(x.shape[-2]), x.shape[-1], 10000.0, wide(x).dtype)
         pairs = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
@@ -129,12 +129,13 @@ def rotary(x: jax.Array, positions: Any, base: float = 10000.0) -> jax.Array:
     Feature `i` and feature `i + features / 2` are turned by `position / base ** (2i / features)`,
     so that the product of two rotated vectors depends on the difference of their positions.
     Source: Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding, 2021, which
-    pairs neighbours instead; the halves are those of GPT-NeoX and Llama.
+    pairs neighbours instead; halves are paired as in GPT-NeoX and Llama.
 
     Args:
         x: `[*axes, ..., features]`.
-        positions: `[*axes]`: of the first axes of `x`, as `[time]` for `[time, heads, features]`.
-        base: of the frequencies.
+        positions: positions along the first axes of `x`, `[*axes]`, such as `[time]` for
+            `[time, heads, features]`.
+        base: the base of the frequencies.
 
     Returns:
         An array like `x`, computed at least in float32.
@@ -168,7 +169,7 @@ class RotaryPosition(Layer):
     For queries and keys of attention, `[time, heads, features]`.
 
     Attributes:
-        base: of the frequencies.
+        base: the base of the frequencies.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -181,13 +182,13 @@ class RotaryPosition(Layer):
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, base: float = 10000.0) -> LayerParams:
-        """Nothing to learn."""
+        """Return the configuration; the layer has no parameters."""
         if not _is_sequence(single(cls, in_spec)):
             raise cls.wrong_input("[time, ..., an even number of features]", in_spec)
         return LayerParams(info={"base": base})
 
     def call(self, x: Float[Array, "time ... features"]) -> Float[Array, "time ... features"]:
-        """The input, rotated by position."""
+        """Rotate the input by position."""
         self.check_input(_is_sequence(x), "[time, ..., an even number of features]", x)
         return rotary(x, jnp.arange(x.shape[0]), self.base)
 

@@ -1,4 +1,4 @@
-"""Which layers normalize groups of features, each by its own statistics?"""
+"""Layers that normalize groups of features, each group by its own statistics."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Grouped(Layer):
         )
 
     def call(self, x: Float[Array, "... features"]) -> Float[Array, "... features"]:
-        """The input, normalized."""
+        """Normalize the input."""
         self._check(x)
         grouped = wide(x).reshape(*x.shape[:-1], self.groups, -1)
         axes = (*range(x.ndim - 1), x.ndim)
@@ -48,7 +48,7 @@ class _Grouped(Layer):
         return affine(y, (-1,), self.scale, self.bias, x, self.dtype)
 
     def _check(self, x: jax.Array) -> None:
-        """The number of axes counts too: a batch, given by mistake, would be averaged over."""
+        """Check the number of axes too: a batch given by mistake would be averaged over."""
         lengths = [v.shape[0] for v in (self.scale, self.bias) if v is not None]
         features = lengths[0] if lengths else f"a multiple of {self.groups}"
         expected = ", ".join(["_"] * (self.ndim - 1) + [str(features)])
@@ -60,16 +60,16 @@ class _Grouped(Layer):
 class GroupNorm(_Grouped):
     """Normalize groups of neighbouring features, over the group and all axes but the last.
 
-    As `LayerNorm` otherwise, with a scale and a bias for each feature; one group normalizes over
-    the whole example. Source: Wu and He, Group Normalization, 2018.
+    Scale and bias belong to features. With one group it normalizes over the whole example. Source:
+    Wu and He, Group Normalization, 2018.
 
     Attributes:
         scale: `[features]`, or None.
         bias: `[features]`, or None.
-        groups: their number, which divides that of the features.
+        groups: the number of groups, which divides the number of features.
         ndim: the number of axes of one example.
         epsilon: added to the variance.
-        dtype: of the output; that of the input and parameters together if None.
+        dtype: the dtype of the output; if None, that of the input and parameters together.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -83,7 +83,7 @@ class GroupNorm(_Grouped):
 
     @classmethod
     def check(cls, groups: int, **options: Any) -> None:
-        """The number of groups is positive."""
+        """Check that the number of groups is positive."""
         positive(cls.__name__, "groups", groups)
 
     @classmethod
@@ -99,7 +99,7 @@ class GroupNorm(_Grouped):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
     ) -> LayerParams:
-        """Scale 1 and bias 0.
+        """Return scale 1 and bias 0.
 
         Args:
             init_key: not used.
@@ -135,7 +135,7 @@ class InstanceNorm(_Grouped):
         groups: the number of features.
         ndim: the number of axes of one example.
         epsilon: added to the variance.
-        dtype: of the output; that of the input and parameters together if None.
+        dtype: the dtype of the output; if None, that of the input and parameters together.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -159,7 +159,7 @@ class InstanceNorm(_Grouped):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
     ) -> LayerParams:
-        """Scale 1 and bias 0; the arguments are those of `GroupNorm`, without groups."""
+        """Return scale 1 and bias 0. The arguments are those of `GroupNorm` without `groups`."""
         if single(cls, in_spec).ndim < 2:
             raise cls.wrong_input("[axes..., features] with an axis to average over", in_spec)
         return cls._made(

@@ -1,4 +1,4 @@
-"""What do all kinds of multi-head attention share: projections, positions, the weighted mean?"""
+"""The common parts of multi-head attention: projections, positions, the weighted mean."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Heads(Layer):
     def _keys_and_values(
         self, x: Float[Array, "time in"], positions: Int[Array, " time"] | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Both `[time, kv_heads, head_features]`."""
+        """Return keys and values, each `[time, kv_heads, head_features]`."""
         keys, values = (p(x).reshape(len(x), self.kv_heads, -1) for p in (self.key, self.value))
         return self._positioned(keys, positions), values
 
@@ -64,7 +64,7 @@ def projections(
     head_features: int,
     **options: Any,
 ) -> dict[str, Any]:
-    """The dense layers of attention.
+    """Make the dense layers of attention.
 
     Args:
         init_key: a random key.

@@ -1,4 +1,4 @@
-"""What are parameters drawn from, unless a layer is told otherwise?"""
+"""The default initializers of parameters."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import jax
 
 
 class Initializer(Protocol):
-    """What draws a parameter, as in `jax.nn.initializers`."""
+    """A function that draws a parameter, like those of `jax.nn.initializers`."""
 
     def __call__(self, key: Any, shape: Any, dtype: Any, /) -> jax.Array:
-        """An array of this shape and dtype."""
+        """Draw an array of this shape and dtype."""
         ...
 
 
 zeros: Initializer = jax.nn.initializers.zeros
 glorot: Initializer = jax.nn.initializers.glorot_uniform()
 orthogonal: Initializer = jax.nn.initializers.orthogonal()
-# Of convolutions: its variance counts inputs alone; that of `glorot` would count the outputs of all
-# groups, which is far too small where there are many groups.
+# For convolutions. Its variance depends on the fan-in alone; that of `glorot` also counts the
+# outputs of all groups, and is far too small with many groups.
 lecun: Initializer = jax.nn.initializers.lecun_normal()

@@ -1,4 +1,4 @@
-"""How does attention decode step by step, without computing the past again?"""
+"""Attention that decodes step by step with cached keys and values."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from oryxstate.nn._template import Template
 
 
 class CachedAttention(Heads):
-    """Causal self-attention that keeps the keys and values of all steps so far as state.
+    """Causal self-attention that keeps the keys and values of past steps as state.
 
-    A call appends its input, one step or several, and attends from each of its steps to all up to
-    it. Calls after one another, in a Python loop or in `lax.scan`, give what one call of the
-    `MultiHeadAttention` that it was made of gives for the whole sequence. Decode a batch by a
+    A call appends its input, one step or several, and attends from each of these steps to itself
+    and all earlier ones. Consecutive calls, in a Python loop or in `lax.scan`, return what one call
+    of the original `MultiHeadAttention` returns for the whole sequence. To decode a batch, put
     `jax.vmap` around the whole loop, so that each example has its own cache.
 
-    There is room for `max_length` steps. More are an error where the length is known, and outputs
-    of nan under `jax.jit` and in loops. `cached.replace(length=jnp.array(0, jnp.int32))` starts a
-    new sequence.
+    There is room for `max_length` steps. More steps raise an error where the length is known, and
+    return NaN under `jax.jit` and in loops. `cached.replace(length=jnp.array(0, jnp.int32))` starts
+    a new sequence.
 
     Attributes:
         query: the projection of queries, as in `MultiHeadAttention`; so are `key`, `value`, `out`.
-        keys: of the steps so far, `[max_length, kv_heads, head_features]`.
-        values: likewise.
+        keys: the keys of the steps so far, `[max_length, kv_heads, head_features]`.
+        values: the values of the steps so far, likewise.
         length: the number of steps so far, int32.
 
     Examples:
@@ -57,7 +57,7 @@ class CachedAttention(Heads):
 
     @classmethod
     def check(cls, attention: Any, max_length: int) -> None:
-        """It is made of attention, and has room."""
+        """Check that `attention` is a template of attention and `max_length` is positive."""
         kind = attention.layer if isinstance(attention, Template) else Template
         if not issubclass(kind, Heads) or issubclass(kind, CachedAttention):
             raise TypeError(
@@ -71,7 +71,7 @@ class CachedAttention(Heads):
     def initialize(
         cls, init_key: Any, in_spec: Any, attention: Any, max_length: int
     ) -> LayerParams:
-        """Make the attention; the cache is empty.
+        """Make the attention, with an empty cache.
 
         Args:
             init_key: a random key.
@@ -84,7 +84,7 @@ class CachedAttention(Heads):
         return LayerParams(params=cached.params, info=cached.info, state=cached.state)
 
     def call(self, x: Float[Array, "time features"]) -> Float[Array, "time features"]:
-        """Append these steps, and attend to all so far.
+        """Append these steps to the cache, and attend to all steps so far.
 
         Args:
             x: the next steps of the sequence.
@@ -102,7 +102,7 @@ class CachedAttention(Heads):
         return jnp.where(end <= room, y, jnp.nan)
 
     def _start(self, x: jax.Array) -> jax.Array:
-        """The number of steps so far, which leaves room for those of `x` as far as is known."""
+        """Return the number of steps so far; check that `x` fits, where that number is known."""
         start, room = self.length, self.keys.shape[0]
         free = room if isinstance(start, _jax.Tracer) else room - int(start)
         size = self.query.kernel.shape[0]
@@ -112,7 +112,7 @@ class CachedAttention(Heads):
 
 
 def with_cache(attention: Heads, max_length: int) -> LayerParams:
-    """The fields of a `CachedAttention` with the parameters of `attention`, and an empty cache."""
+    """Return the fields of a `CachedAttention` with these parameters and an empty cache."""
     kernel = attention.key.kernel
     shape = max_length, attention.kv_heads, kernel.shape[1] // attention.kv_heads
     dtype = attention.key.dtype or kernel.dtype
@@ -122,7 +122,7 @@ def with_cache(attention: Heads, max_length: int) -> LayerParams:
         info=shared,
         state={
             "keys": jnp.zeros(shape, dtype),
-            "values": jnp.zeros(shape, dtype),  # not the same array: the model may be donated
+            "values": jnp.zeros(shape, dtype),  # another array, since the model may be donated
             "length": jnp.array(0, jnp.int32),
         },
     )

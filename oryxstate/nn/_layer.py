@@ -1,4 +1,4 @@
-"""What is a layer? A module that knows how to make itself for a given input."""
+"""The base class of layers: modules that make their fields for a given input."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from oryxstate.nn._template import Of
 
 @dataclass(frozen=True)
 class LayerParams:
-    """What `Layer.initialize` returns: the fields of the layer, by what they are.
+    """The result of `Layer.initialize`: the fields of the layer, by kind.
 
     Attributes:
-        params: those that are learned, and the layers inside.
-        info: those that are static.
-        state: those that calls update.
-        out_spec: the specs of the output, if they are known; else they are inferred.
+        params: the learned fields, and the layers inside.
+        info: the static fields.
+        state: the fields that calls update.
+        out_spec: the specs of the output if they are known; otherwise they are inferred.
     """
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -33,14 +33,14 @@ class LayerParams:
 
 
 class Layer(Module):
-    """A module that is made for the shape of its input.
+    """A module that makes its fields for the shape of its input.
 
-    Subclass it like `Module`, and write `initialize` too. `Dense.of(64)` is then a template that
-    makes the layer when it sees an input; templates compose with `>>`.
+    Subclass it like `Module`, and write `initialize` too. `Dense.of(64)` is then a template, which
+    makes the layer for a given input; templates compose with `>>`.
 
-    Keyword-only parameters of `call` are threaded: given where the model is called, they reach
-    every layer that takes them and was not given them. `rng` is a random key, of which each layer
-    gets one of its own, at each call and for each example of a `vmap`.
+    Keyword-only parameters of `call` are threaded: a keyword given where the model is called
+    reaches every layer that takes it and was not given it. From `rng`, a random key, every layer
+    gets its own key, at each call and for each example of a `vmap`.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -73,7 +73,7 @@ class Layer(Module):
     @classmethod
     @abc.abstractmethod
     def initialize(cls, init_key: Any, in_spec: Any, *config: Any, **options: Any) -> LayerParams:
-        """The fields of a layer for this input.
+        """Make the fields of a layer for this input.
 
         Args:
             init_key: a random key for the first values.
@@ -82,16 +82,16 @@ class Layer(Module):
             **options: its keyword arguments.
 
         Raises:
-            InputError: if there is no such layer for this input (`cls.wrong_input`).
+            InputError: if the layer does not take such an input (`cls.wrong_input`).
         """
 
     @classmethod
     def check(cls, *config: Any, **options: Any) -> None:
-        """Raise for a configuration that no input could suit; asked when a template is made."""
+        """Raise for a configuration that suits no input. Called when a template is made."""
 
     @classmethod
     def new(cls, layer_params: LayerParams, name: str | None = None) -> Self:
-        """The layer with these fields."""
+        """Return the layer with these fields."""
         parts = layer_params.params, layer_params.info, layer_params.state
         fields = {key: value for part in parts for key, value in part.items()}
         return cls(**fields, name=name)
@@ -105,17 +105,17 @@ class Layer(Module):
 
     @property
     def params(self) -> dict[str, Any]:
-        """What is learned, and the layers inside, by field."""
+        """The learned fields and the layers inside, by name."""
         return self._fields("params")
 
     @property
     def state(self) -> dict[str, Any]:
-        """What calls update, by field."""
+        """The fields that calls update, by name."""
         return self._fields("state")
 
     @property
     def info(self) -> dict[str, Any]:
-        """What is static, by field."""
+        """The static fields, by name."""
         return self._fields("info")
 
     def replace(
@@ -126,7 +126,7 @@ class Layer(Module):
         info: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> Self:
-        """A copy with other values, by part as `params` gives it, or by field.
+        """Return a copy with other values, by part as `params` gives it, or by field.
 
         Raises:
             TypeError: for a field that is not there or a value it cannot hold.
@@ -136,11 +136,11 @@ class Layer(Module):
         return super().replace(**fields)
 
     def spec(self, *in_specs: Any, **keywords: Any) -> Any:
-        """The specs of the output, with nothing computed.
+        """Return the specs of the output, with nothing computed.
 
         Args:
             *in_specs: arrays, specs, or pytrees of them.
-            **keywords: of the call; `training` is off unless given.
+            **keywords: keywords of the call; `training` is False by default.
 
         Raises:
             InputError: if the layer does not take such an input.
@@ -151,14 +151,14 @@ class Layer(Module):
         """Raise unless an input fits.
 
         Raises:
-            InputError: naming the layer, its path, what it takes and what it got.
+            InputError: with the layer, its path, the expected input and the given one.
         """
         if not fits:
             kind, path = type(self).__name__, _live.path_of(self)
             raise InputError(kind, expected, make_array_spec(x), path)
 
     def trains(self, training: Any) -> bool:
-        """The value of `training`, which decides what is traced.
+        """Return `training` as a Python bool, since it decides which program is traced.
 
         Raises:
             TypeError: if it is traced itself, naming the layer and its path.
@@ -174,7 +174,7 @@ class Layer(Module):
         return bool(training)
 
     def needed(self, keyword: str, value: Any) -> Any:
-        """A keyword that this call needs although another may do without.
+        """Return the value of a keyword that this call needs; other calls may leave it out.
 
         Raises:
             TypeError: if it is None, naming the layer and its path.
@@ -185,15 +185,15 @@ class Layer(Module):
 
     @classmethod
     def wrong_input(cls, expected: str, in_spec: Any) -> InputError:
-        """The error for an input that no such layer can be made for."""
+        """Return the error for an input that the layer does not take."""
         return InputError(cls.__name__, expected, in_spec)
 
 
 def single(cls: type[Layer], in_spec: Any) -> ArraySpec:
-    """The spec of a layer's only input.
+    """Return the spec of a layer's only input.
 
     Raises:
-        InputError: if there are several, or it is no array.
+        InputError: if there are several inputs, or the input is not an array.
     """
     if not isinstance(in_spec, ArraySpec):
         raise InputError(cls.__name__, "one array", in_spec)

@@ -1,4 +1,4 @@
-"""Which layers normalize each example over some of its axes?"""
+"""Layers that normalize each example over some of its axes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from oryxstate.nn._precision import wide
 
 
 def standardized(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:
-    """With mean 0 and variance 1 over some axes, the variance from a second pass."""
+    """Shift and scale `x` to mean 0 and variance 1 over some axes, in two passes."""
     centered = x - x.mean(axes, keepdims=True)
     variance = jnp.square(centered).mean(axes, keepdims=True)
     return centered * lax.rsqrt(variance + epsilon)
@@ -24,7 +24,7 @@ def standardized(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Arr
 def affine(
     y: jax.Array, axes: tuple[int, ...], scale: Any, bias: Any, x: jax.Array, dtype: Any
 ) -> jax.Array:
-    """`y * scale + bias` along these axes, in `dtype` or that of `x` and the two together."""
+    """Return `y * scale + bias` along `axes`, in `dtype` or else in the promoted dtype."""
     given = [v.dtype for v in (x, scale, bias) if v is not None]
     dtype = jnp.result_type(*given) if dtype is None else dtype
     others = tuple(a for a in range(-y.ndim, 0) if a not in axes)
@@ -38,16 +38,16 @@ def affine(
 class LayerNorm(Layer):
     """`y = (x - mean) / sqrt(variance + epsilon) * scale + bias`, over the last or given axes.
 
-    The statistics are those of the one example, the variance the biased one, from two passes and
-    at least in float32. (`epsilon` as in PyTorch and Equinox; Flax's is 1e-6.) Source: Ba et al.,
+    The statistics belong to one example; the variance is biased, and computed in two passes, at
+    least in float32. (`epsilon` is that of PyTorch and Equinox; Flax has 1e-6.) Source: Ba et al.,
     Layer Normalization, 2016.
 
     Attributes:
         scale: the lengths of `axes`, in the order of the input, or None.
-        bias: as `scale`, or None.
+        bias: like `scale`, or None.
         axes: the axes to average over, counted from the end.
         epsilon: added to the variance.
-        dtype: of the output; that of the input and parameters together if None.
+        dtype: the dtype of the output; if None, that of the input and parameters together.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -67,7 +67,7 @@ class LayerNorm(Layer):
 
     @classmethod
     def check(cls, axes: int | tuple[int, ...] = -1, **options: Any) -> None:
-        """There is an axis."""
+        """Check that `axes` is an integer or several."""
         _check_axes(cls.__name__, axes)
 
     @classmethod
@@ -83,7 +83,7 @@ class LayerNorm(Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
     ) -> LayerParams:
-        """Scale 1 and bias 0.
+        """Return scale 1 and bias 0.
 
         Args:
             init_key: not used.
@@ -103,7 +103,7 @@ class LayerNorm(Layer):
         )
 
     def call(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The input, normalized."""
+        """Normalize the input."""
         fits, expected = fit(x, self.axes, self.scale, self.bias)
         self.check_input(fits, expected, x)
         y = standardized(wide(x), self.axes, self.epsilon)
@@ -120,7 +120,7 @@ class RMSNorm(Layer):
         scale: the lengths of `axes`, in the order of the input, or None.
         axes: the axes to average over, counted from the end.
         epsilon: added to the mean of the squares.
-        dtype: of the output; that of the input and the scale together if None.
+        dtype: the dtype of the output; if None, that of the input and the scale together.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -136,7 +136,7 @@ class RMSNorm(Layer):
 
     @classmethod
     def check(cls, axes: int | tuple[int, ...] = -1, **options: Any) -> None:
-        """There is an axis."""
+        """Check that `axes` is an integer or several."""
         _check_axes(cls.__name__, axes)
 
     @classmethod
@@ -151,7 +151,7 @@ class RMSNorm(Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
     ) -> LayerParams:
-        """Scale 1; the arguments are those of `LayerNorm`."""
+        """Return scale 1. The arguments are those of `LayerNorm`."""
         axes = _from_end(cls, axes, in_spec)
         ones = jnp.ones([in_spec.shape[a] for a in axes], param_dtype)
         return LayerParams(
@@ -160,7 +160,7 @@ class RMSNorm(Layer):
         )
 
     def call(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The input, divided by its root mean square."""
+        """Divide the input by its root mean square."""
         fits, expected = fit(x, self.axes, self.scale)
         self.check_input(fits, expected, x)
         y = wide(x)
@@ -175,7 +175,7 @@ def _check_axes(layer: str, axes: Any) -> None:
 
 
 def _from_end(cls: type[Layer], axes: Any, in_spec: Any) -> tuple[int, ...]:
-    """The axes of an input of this spec, negative and in order."""
+    """Return the axes of an input of this spec, negative and in order."""
     count, given = single(cls, in_spec).ndim, (axes,) if isinstance(axes, int) else tuple(axes)
     found = sorted({a if a < 0 else a - count for a in given})
     if len(found) < len(given) or not all(-count <= a < 0 for a in found):
@@ -186,7 +186,7 @@ def _from_end(cls: type[Layer], axes: Any, in_spec: Any) -> tuple[int, ...]:
 
 
 def fit(x: jax.Array, axes: tuple[int, ...], *vectors: Any) -> tuple[bool, str]:
-    """Whether `x` has axes with the lengths of the vectors along them; what it should be."""
+    """Return whether the axes of `x` match the vectors, and the expected shape in words."""
     lengths = [v.shape for v in vectors if v is not None]
     known = dict(zip(axes, lengths[0], strict=True)) if lengths else {}
     expected = ", ".join(str(known.get(a, "_")) for a in range(axes[0], 0))

@@ -1,4 +1,4 @@
-"""Which layers are linear maps of the last axis?"""
+"""The dense layer, a linear map of the last axis."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Dense(Layer):
 
     @classmethod
     def check(cls, features: int, **options: Any) -> None:
-        """The number of features is positive."""
+        """Check that the number of features is positive."""
         positive(cls.__name__, "features", features)
 
     @classmethod
@@ -75,7 +75,7 @@ class Dense(Layer):
         return LayerParams(params={"kernel": kernel, "bias": bias}, info={"dtype": dtype})
 
     def call(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
-        """The linear map of the last axis."""
+        """Map the last axis linearly."""
         size = self.kernel.shape[0]
         self.check_input(jnp.ndim(x) > 0 and x.shape[-1] == size, f"[..., {size}]", x)
         return _affine(x, self.kernel, self.bias, dtype=self.dtype)

@@ -1,4 +1,4 @@
-"""Which layers are linear in other ways than `Dense`?"""
+"""Linear layers other than `Dense`: einsum and bilinear forms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Axes(NamedTuple):
 
     @classmethod
     def of(cls, equation: str) -> _Axes:
-        """The letters; only input and output may have an ellipsis."""
+        """Parse an equation. Only input and output may have an ellipsis."""
         letters = r"([A-Za-z]*(?:\.\.\.)?[A-Za-z]*)"
         found = re.fullmatch(f"{letters},([A-Za-z]+)->{letters}", equation.replace(" ", ""))
         if found is None or not cls(*found.groups()).complete:
@@ -40,12 +40,12 @@ class _Axes(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether each axis of the output is there, and what an ellipsis stands for stays."""
+        """Whether operands have all output axes, and both sides or neither an ellipsis."""
         dots = {"..." in self.x, "..." in self.y}
         return len(dots) == 1 and set(self.y) <= set(self.x + self.kernel)
 
     def initializer(self) -> Initializer:
-        """Glorot's, whose fans are the kernel's axes that only one of `x` and `y` has."""
+        """Return Glorot's initializer; the fans are the kernel axes in only one of `x` and `y`."""
         places = {c: i for i, c in enumerate(self.kernel)}
         return jax.nn.initializers.glorot_uniform(
             in_axis=tuple(i for c, i in places.items() if c not in self.y),
@@ -54,7 +54,7 @@ class _Axes(NamedTuple):
         )
 
     def fit(self, x_shape: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-        """Whether an input of this shape has the axes that a kernel of that shape needs."""
+        """Return whether an input of this shape has the axes that a kernel of that shape needs."""
         lengths = dict(zip(self.kernel, shape, strict=True))
         first, dots, rest = self.x.partition("...")
         if len(x_shape) < len(first + rest) or (not dots and len(x_shape) > len(first)):
@@ -72,7 +72,7 @@ class Einsum(Layer):
     Attributes:
         kernel: of the given shape.
         bias: `[axes of the kernel in y...]` in the order of the output, or None.
-        equation: `x,kernel->y`, as for `jnp.einsum`.
+        equation: `x,kernel->y`, in the notation of `jnp.einsum`.
         dtype: the dtype to compute in; that of input and parameters together if None.
 
     Examples:
@@ -91,7 +91,7 @@ class Einsum(Layer):
 
     @classmethod
     def check(cls, equation: str, shape: tuple[int, ...], **options: Any) -> None:
-        """The equation has two operands, of which the second is a kernel of this shape."""
+        """Check that the equation has two operands, and that `shape` fits the second one."""
         kernel = _Axes.of(equation).kernel
         positive(cls.__name__, "shape", *shape)
         if len(kernel) != len(shape) or len(set(kernel)) < len(kernel):
@@ -118,12 +118,12 @@ class Einsum(Layer):
 
         Args:
             init_key: a random key.
-            in_spec: what the equation says of its first operand.
+            in_spec: an input that fits the first operand of the equation.
             equation: `x,kernel->y`.
             shape: of the kernel.
             use_bias: whether there is a bias.
-            kernel_init: draws the kernel, `(key, shape, dtype) -> array`; by default Glorot's, by
-                what is summed over and what is new in the output.
+            kernel_init: draws the kernel, `(key, shape, dtype) -> array`; by default Glorot's, with
+                the summed axes as fan-in and the new axes as fan-out.
             bias_init: draws the bias.
             dtype: the dtype to compute in.
             param_dtype: the dtype of the parameters.
@@ -140,7 +140,7 @@ class Einsum(Layer):
         )
 
     def call(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The sum of products."""
+        """Evaluate the equation and add the bias."""
         axes, shape = _Axes.of(self.equation), self.kernel.shape
         self.check_input(axes.fit(x.shape, shape), _described(axes, shape), x)
         x, kernel, bias = computing(self.dtype, x, self.kernel, self.bias)
@@ -155,7 +155,7 @@ def _described(axes: _Axes, shape: tuple[int, ...]) -> str:
 
 
 def _absent(axes: _Axes, ndim: int) -> tuple[int, ...]:
-    """The axes of an output of rank `ndim` that the kernel has not."""
+    """Return the axes of an output of rank `ndim` that the kernel does not have."""
     first, dots, rest = axes.y.partition("...")
     names = [*first, *dots[:1] * (ndim - len(first + rest)), *rest]
     return tuple(i for i, c in enumerate(names) if c not in axes.kernel)
@@ -164,8 +164,7 @@ def _absent(axes: _Axes, ndim: int) -> tuple[int, ...]:
 class Bilinear(Layer):
     """`y_k = x1^T kernel_k x2 + bias_k`, over the last axes of two inputs.
 
-    The inputs are two arguments, or the members of a tuple that is the only one; their other axes
-    are the same.
+    The inputs are two arguments, or the members of a single tuple; their other axes are the same.
 
     Attributes:
         kernel: `[in1, in2, features]`.
@@ -187,7 +186,7 @@ class Bilinear(Layer):
 
     @classmethod
     def check(cls, features: int, **options: Any) -> None:
-        """The number of features is positive."""
+        """Check that the number of features is positive."""
         positive(cls.__name__, "features", features)
 
     @classmethod
@@ -203,7 +202,7 @@ class Bilinear(Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
     ) -> LayerParams:
-        """Draw the parameters; the arguments are those of `Dense`, for two inputs."""
+        """Draw the parameters. The arguments are those of `Dense`, for two inputs."""
         if not _are_pair(in_spec):
             raise cls.wrong_input("two arrays, [..., in1] and [..., in2]", in_spec)
         first, second = in_spec
@@ -213,7 +212,7 @@ class Bilinear(Layer):
         return LayerParams(params={"kernel": kernel, "bias": bias}, info={"dtype": dtype})
 
     def call(self, *inputs: Any) -> Float[Array, "... features"]:
-        """The bilinear form of each feature."""
+        """Evaluate the bilinear form of each feature."""
         pair = inputs[0] if len(inputs) == 1 else inputs
         sizes, specs = self.kernel.shape[:2], make_array_spec(pair)
         fits = _are_pair(specs) and tuple(s.shape[-1] for s in specs) == sizes

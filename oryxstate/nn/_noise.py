@@ -1,4 +1,4 @@
-"""Which layers are random while a model is trained?"""
+"""Layers that are random during training: dropout and noise."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from oryxstate.nn._precision import fraction
 class Dropout(Layer):
     """Zero each element with probability `rate`, and divide the others by `1 - rate`.
 
-    Only while training; `rng` may be left out otherwise. Source: Srivastava et al., Dropout: A
-    Simple Way to Prevent Neural Networks from Overfitting, 2014.
+    Active only during training; `rng` may be left out otherwise. Source: Srivastava et al.,
+    Dropout: A Simple Way to Prevent Neural Networks from Overfitting, 2014.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -33,18 +33,18 @@ class Dropout(Layer):
 
     @classmethod
     def check(cls, rate: float) -> None:
-        """The rate is a probability below 1."""
+        """Check that the rate is a probability below 1."""
         fraction(cls.__name__, "rate", rate)
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, rate: float) -> LayerParams:
-        """Nothing to learn."""
+        """Return the configuration; the layer has no parameters."""
         return LayerParams(info={"rate": rate})
 
     def call(
         self, x: Float[Array, "..."], *, training: bool, rng: Any = None
     ) -> Float[Array, "..."]:
-        """The input, with some elements zero while training."""
+        """Zero some elements of the input during training."""
         if not self.trains(training) or self.rate == 0:
             return x
         together = self._together(x.shape)
@@ -52,17 +52,17 @@ class Dropout(Layer):
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
 
     def _together(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of what is kept or zeroed, each element by itself."""
+        """Return the shape of the mask."""
         return shape
 
 
 class DropPath(Dropout):
     """Zero the whole input with probability `rate`, and divide it by `1 - rate` otherwise.
 
-    For the body of a residual connection, `Residual.of(body >> DropPath.of(0.1))`, which each
-    example then skips at random (stochastic depth). Only while training; `rng` may be left out
-    otherwise. Source: Huang et al., Deep Networks with Stochastic Depth, 2016, and Larsson et al.,
-    FractalNet, 2016.
+    Use it in the body of a residual connection, `Residual.of(body >> DropPath.of(0.1))`: each
+    example then skips the body at random (stochastic depth). Active only during training; `rng` may
+    be left out otherwise. Source: Huang et al., Deep Networks with Stochastic Depth, 2016, and
+    Larsson et al., FractalNet, 2016.
 
     Attributes:
         rate: the probability, below 1.
@@ -82,11 +82,11 @@ class DropPath(Dropout):
 class GaussianNoise(Layer):
     """`y = x + stddev * noise`, with standard normal noise for each element.
 
-    Only while training; `rng` may be left out otherwise. Source: Bishop, Training with Noise is
-    Equivalent to Tikhonov Regularization, 1995.
+    Active only during training; `rng` may be left out otherwise. Source: Bishop, Training with
+    Noise is Equivalent to Tikhonov Regularization, 1995.
 
     Attributes:
-        stddev: the standard deviation of what is added.
+        stddev: the standard deviation of the noise.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -102,19 +102,19 @@ class GaussianNoise(Layer):
 
     @classmethod
     def check(cls, stddev: float) -> None:
-        """A standard deviation is not negative."""
+        """Check that the standard deviation is not negative."""
         if not stddev >= 0:
             raise ValueError(f"{cls.__name__}: `stddev` must not be negative, got {stddev!r}.")
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, stddev: float) -> LayerParams:
-        """Nothing to learn."""
+        """Return the configuration; the layer has no parameters."""
         return LayerParams(info={"stddev": stddev})
 
     def call(
         self, x: Float[Array, "..."], *, training: bool, rng: Any = None
     ) -> Float[Array, "..."]:
-        """The input, with noise added while training."""
+        """Add noise to the input during training."""
         if not self.trains(training) or self.stddev == 0:
             return x
         self.check_input(jnp.issubdtype(x.dtype, jnp.floating), "floating-point numbers", x)

@@ -1,4 +1,4 @@
-"""Which layers normalize?"""
+"""Batch normalization."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from oryxstate._effects._batched import not_gathered
+from oryxstate._batched._primitive import not_gathered
 from oryxstate._errors import EffectError
 from oryxstate._module import _live
 from oryxstate._module._fields import param, state, static
@@ -21,14 +21,15 @@ from oryxstate.nn._precision import common_dtype, fraction, inlined, last, wide
 class BatchNorm(Layer):
     """Normalize each feature over the batch and over all axes but the last.
 
-    It is written for one example: `jax.vmap` it, or the model that it is in, and it sees the whole
-    batch, however many `vmap`s stand around. While training it normalizes with the statistics of
-    the batch and updates the running ones,
+    It is called on one example. Under `jax.vmap`, of the layer or of its model, it sees the whole
+    batch, through any number of `vmap`s. During training it normalizes with the statistics of the
+    batch and updates the running ones,
 
         mean <- momentum * mean + (1 - momentum) * batch mean
 
-    and the variance likewise, the biased one, from two passes; otherwise it uses the running ones.
-    (PyTorch's `momentum` is `1 - momentum`, its running variance unbiased; its `eps` is `epsilon`.)
+    and the variance likewise (the biased variance, in two passes). Otherwise it uses the running
+    ones. The statistics are written with `lax.stop_gradient`. (In PyTorch `momentum` is
+    `1 - momentum`, the running variance is unbiased, and `epsilon` is called `eps`.)
     Source: Ioffe and Szegedy, Batch Normalization, 2015.
 
     Attributes:
@@ -39,7 +40,7 @@ class BatchNorm(Layer):
         momentum: the weight of the old statistics.
         epsilon: added to the variance.
         axis_name: named axes of other `vmap`s or of devices (`shard_map`) to average over too.
-        dtype: of the output; that of the input and parameters together if None.
+        dtype: the dtype of the output; if None, that of the input and parameters together.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -65,7 +66,7 @@ class BatchNorm(Layer):
 
     @classmethod
     def check(cls, *, momentum: float = 0.99, **options: Any) -> None:
-        """The momentum is a weight."""
+        """Check that the momentum is in [0, 1)."""
         fraction(cls.__name__, "momentum", momentum)
 
     @classmethod
@@ -82,7 +83,7 @@ class BatchNorm(Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
     ) -> LayerParams:
-        """Scale 1, bias 0, running mean 0 and variance 1.
+        """Return scale 1, bias 0, running mean 0 and running variance 1.
 
         Args:
             init_key: not used.
@@ -109,7 +110,7 @@ class BatchNorm(Layer):
         )
 
     def call(self, x: Float[Array, "... features"], *, training: bool) -> Float[Array, "..."]:
-        """One example, normalized with the running statistics."""
+        """Normalize one example by the running statistics."""
         if self.trains(training):
             raise EffectError(alone("BatchNorm", _live.path_of(self)))
         return self._normalized(x)
@@ -117,7 +118,7 @@ class BatchNorm(Layer):
     def call_batched(
         self, xs: Float[Array, "batch ... features"], *, training: bool
     ) -> Float[Array, "batch ... features"]:
-        """All examples, normalized with their own statistics while training."""
+        """Normalize all examples, by their own statistics during training."""
         size = self.mean.shape[0]
         one = ArraySpec(xs.shape[1:], xs.dtype)
         self.check_input(one.ndim > 0 and one.shape[-1] == size, f"[..., {size}]", one)
@@ -158,7 +159,7 @@ def _normalize(x, mean, variance, scale, bias, *, epsilon, dtype):
 
 @inlined
 def _normalize_batch(xs, mean, variance, scale, bias, *, momentum, epsilon, names, dtype):
-    """`(normalized, running mean, running variance)`, with the batch's own statistics."""
+    """Return `(normalized, running mean, running variance)` by the statistics of the batch."""
 
     def average(values):
         own = values.mean(range(values.ndim - 1))
@@ -185,7 +186,7 @@ def _scale(centered, variance, scale, bias, epsilon):
 
 
 def alone(layer: str, path: str) -> str:
-    """The text of the error for one example without the others."""
+    """Format the error for one example without the others."""
     where = f" at '{path}'" if path else ""
     return (
         f"{layer}{where} is training on one example alone, which has no statistics. Map the model "

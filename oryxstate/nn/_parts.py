@@ -1,4 +1,4 @@
-"""How does a combinator make the parts that it is made of?"""
+"""Construction of the parts of a combinator."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class Lambda(Layer):
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, function: Callable[..., Any]) -> LayerParams:
-        """Nothing depends on the input."""
+        """Return the function; nothing depends on the input."""
         return LayerParams(info={"function": function})
 
     def call(self, *inputs: Any) -> Any:
-        """What the function returns."""
+        """Call the function."""
         return self.function(*inputs)
 
 
 def check_parts(kind: str, parts: tuple[Any, ...]) -> None:
-    """Raise for a part that is nothing to call.
+    """Raise for a part that is not callable.
 
     Raises:
         TypeError: naming the combinator, the part and the remedy.
@@ -59,7 +59,7 @@ def check_parts(kind: str, parts: tuple[Any, ...]) -> None:
 
 
 def as_module(part: Callable[..., Any]) -> Any:
-    """A module, ours or Equinox's, as it is; any other function as a layer."""
+    """Return a module (ours or Equinox's) unchanged, and any other function as a layer."""
     if _pytree.is_module(part) or isinstance(part, eqx.Module):
         return part
     function: Any = part
@@ -67,10 +67,10 @@ def as_module(part: Callable[..., Any]) -> Any:
 
 
 def build(part: Any, key: Any, in_spec: Any, path: str) -> tuple[Any, Callable[[], Any]]:
-    """The module of one part for inputs of these specs, and what gives the specs of its output.
+    """Make the module of one part for these inputs, and a function that infers its output spec.
 
     Raises:
-        InputError: if there is none, naming its path.
+        InputError: if the part does not take such inputs, with its path.
     """
     if isinstance(part, Template):
         with _located(path):
@@ -89,7 +89,7 @@ def build(part: Any, key: Any, in_spec: Any, path: str) -> tuple[Any, Callable[[
 
 @contextlib.contextmanager
 def _located(path: str) -> Iterator[None]:
-    """Tell an `InputError` where it happened."""
+    """Add a path to any `InputError` raised inside."""
     try:
         yield
     except InputError as error:

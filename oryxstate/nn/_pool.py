@@ -1,4 +1,4 @@
-"""Which layers reduce the windows of an input?"""
+"""Pooling layers, which reduce the windows of an input."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from oryxstate.nn._windows import (
 
 
 class _Pool(Layer):
-    """Windows over 1 to 3 spatial axes of one example, channels last."""
+    """The base class of pooling over windows along 1 to 3 spatial axes, channels last."""
 
     window_shape: int | tuple[int, ...] = static(converter=frozen)
     strides: int | tuple[int, ...] | None = static(default=None, converter=frozen)
     padding: Any = static(default="VALID", converter=frozen)
 
     def __post_init__(self) -> None:
-        """A layer made without a template is checked as well."""
+        """Check a layer that is made without a template."""
         self.check(self.window_shape, self.strides, self.padding)
 
     @classmethod
     def check(
         cls, window_shape: Lengths, strides: Lengths | None = None, padding: Padding = "VALID"
     ) -> None:
-        """All lengths are positive and for the same axes; no window is padding alone."""
+        """Check lengths and axes, and that no window consists of padding alone."""
         lengths: Any = {} if strides is None else {"strides": strides}
         lengths = {"window_shape": window_shape, **lengths}
         check_windows(cls.__name__, padding, ("SAME", "VALID"), **lengths)
@@ -65,14 +65,14 @@ class _Pool(Layer):
         strides: Lengths | None = None,
         padding: Padding = "VALID",
     ) -> LayerParams:
-        """Nothing to learn.
+        """Return the configuration; the layer has no parameters.
 
         Args:
             init_key: not used.
             in_spec: `[*spatial, channels]`, of one example, with 1 to 3 spatial axes.
-            window_shape: of each spatial axis; an integer stands for all axes of the input, here
+            window_shape: the length along each spatial axis; an integer applies to all axes, here
                 and in `strides` and `padding`.
-            strides: the steps from one window to the next; as long as the window if None.
+            strides: the steps from one window to the next; the window length if None.
             padding: "SAME", "VALID", an integer, or a pair (before, after) for each spatial axis.
         """
         info = {"window_shape": window_shape, "strides": strides, "padding": padding}
@@ -81,7 +81,7 @@ class _Pool(Layer):
         return made
 
     def _windows(self, x: Any) -> Windows:
-        """The windows of an input, or of the spec of one.
+        """Return the windows of an input, or of the spec of one.
 
         Raises:
             InputError: if none fits.
@@ -96,7 +96,7 @@ class _Pool(Layer):
 
 
 def _reduced(x: jax.Array, windows: Windows, first: Any, reduce: Any) -> jax.Array:
-    """The reduction of each window. Only from a NumPy scalar does JAX know its derivative."""
+    """Reduce each window. JAX has the derivative only if the start is a NumPy scalar."""
     start = np.asarray(first, x.dtype)[()]
     pads = (*windows.pads(x.shape[:-1]), (0, 0))
     return lax.reduce_window(x, start, reduce, (*windows.reach, 1), (*windows.strides, 1), pads)
@@ -106,8 +106,8 @@ class MaxPool(_Pool):
     """The maximum of each window over 1 to 3 spatial axes; padding is never the maximum.
 
     Attributes:
-        window_shape: of each spatial axis, or one integer for all.
-        strides: the steps from one window to the next; as long as the window if None.
+        window_shape: the length along each spatial axis, or one integer for all.
+        strides: the steps from one window to the next; the window length if None.
         padding: "SAME", "VALID", an integer, or (before, after) of each spatial axis.
 
     Examples:
@@ -120,7 +120,7 @@ class MaxPool(_Pool):
     def call(
         self, x: Real[Array | np.ndarray, "*spatial channels"]
     ) -> Real[Array, "*places channels"]:
-        """The maxima; where several are equal the first has the gradient."""
+        """Return the maxima. Among equal elements the first gets the gradient."""
         windows, x = self._windows(x), jnp.asarray(x)
         floating = jnp.issubdtype(x.dtype, jnp.floating)
         lowest = -np.inf if floating else jnp.iinfo(x.dtype).min
@@ -131,8 +131,8 @@ class SumPool(_Pool):
     """The sum of each window over 1 to 3 spatial axes; padding counts as zeros.
 
     Attributes:
-        window_shape: of each spatial axis, or one integer for all.
-        strides: the steps from one window to the next; as long as the window if None.
+        window_shape: the length along each spatial axis, or one integer for all.
+        strides: the steps from one window to the next; the window length if None.
         padding: "SAME", "VALID", an integer, or (before, after) of each spatial axis.
 
     Examples:
@@ -145,19 +145,19 @@ class SumPool(_Pool):
     def call(
         self, x: Real[Array | np.ndarray, "*spatial channels"]
     ) -> Real[Array, "*places channels"]:
-        """The sums, in the dtype of the input."""
+        """Return the sums, in the dtype of the input."""
         windows, x = self._windows(x), jnp.asarray(x)
         return _reduced(wide(x), windows, 0, lax.add).astype(x.dtype)
 
 
 class AvgPool(_Pool):
-    """The mean of each window over 1 to 3 spatial axes, of what is no padding.
+    """The mean of each window over 1 to 3 spatial axes, not counting padding.
 
-    PyTorch's `count_include_pad=False`; its default counts padding as zeros.
+    This is PyTorch's `count_include_pad=False`; its default counts padding as zeros.
 
     Attributes:
-        window_shape: of each spatial axis, or one integer for all.
-        strides: the steps from one window to the next; as long as the window if None.
+        window_shape: the length along each spatial axis, or one integer for all.
+        strides: the steps from one window to the next; the window length if None.
         padding: "SAME", "VALID", an integer, or (before, after) of each spatial axis.
 
     Examples:
@@ -170,7 +170,7 @@ class AvgPool(_Pool):
     def call(
         self, x: Real[Array | np.ndarray, "*spatial channels"]
     ) -> Float[Array, "*places channels"]:
-        """The means; of integers in float32."""
+        """Return the means, for integers in float32."""
         windows, x = self._windows(x), jnp.asarray(x)
         x = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
         total = _reduced(wide(x), windows, 0, lax.add)
@@ -178,7 +178,7 @@ class AvgPool(_Pool):
 
 
 def _counts(windows: Windows, spatial: tuple[int, ...]) -> np.ndarray:
-    """How many elements of the input each window holds, `[*places, 1]`."""
+    """Count the elements of the input in each window, `[*places, 1]`."""
     along = []
     sizes = zip(spatial, windows.pads(spatial), windows.reach, windows.strides, strict=True)
     for n, (low, high), reach, stride in sizes:

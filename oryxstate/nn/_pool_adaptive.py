@@ -1,4 +1,4 @@
-"""Which layers reduce the spatial axes to a size that the input does not decide?"""
+"""Pooling layers whose output size does not depend on the input size."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from oryxstate.nn._windows import Lengths, axes_of, check_windows, frozen, shape
 
 
 class _AdaptivePool(Layer):
-    """Cells, as many as wanted, over 1 to 3 spatial axes of one example, channels last."""
+    """The base class of pooling into a given number of cells, channels last."""
 
     output_size: int | tuple[int, ...] = static(converter=frozen)
 
     def __post_init__(self) -> None:
-        """A layer made without a template is checked as well."""
+        """Check a layer that is made without a template."""
         self.check(self.output_size)
 
     @classmethod
     def check(cls, output_size: Lengths) -> None:
-        """There is at least one cell."""
+        """Check that there is at least one cell."""
         check_windows(cls.__name__, "VALID", ("VALID",), output_size=output_size)
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, output_size: Lengths) -> LayerParams:
-        """Nothing to learn.
+        """Return the configuration; the layer has no parameters.
 
         Args:
             init_key: not used.
             in_spec: `[*spatial, channels]`, of one example, with 1 to 3 spatial axes.
-            output_size: how many cells there are along each spatial axis; an integer stands for
-                all axes of the input.
+            output_size: the number of cells along each spatial axis; an integer applies to all axes
+                of the input.
         """
         made = LayerParams(info={"output_size": output_size})
         cls.new(made)._sizes(single(cls, in_spec))
         return made
 
     def _sizes(self, x: Any) -> tuple[int, ...]:
-        """The number of cells along each axis of an input, or of the spec of one."""
+        """Return the number of cells along each axis of an input, or of the spec of one."""
         axes = axes_of(self.output_size)
         fits = 2 <= np.ndim(x) <= 4 and axes in (None, np.ndim(x) - 1) and 0 not in x.shape[:-1]
         self.check_input(fits, shape_of(axes), x)
@@ -54,7 +54,7 @@ class _AdaptivePool(Layer):
 
 
 def _in_cells(x: jax.Array, axis: int, size: int, reduce: Callable[..., Any]) -> jax.Array:
-    """The reductions of cells along one axis. They may overlap and differ in length."""
+    """Reduce cells along one axis. Cells may overlap and differ in length."""
     n = x.shape[axis]
     ends = [(i * n // size, -(-(i + 1) * n // size)) for i in range(size)]
     cells = [lax.slice_in_dim(x, start, end, axis=axis) for start, end in ends]
@@ -81,7 +81,7 @@ class AdaptiveAvgPool(_AdaptivePool):
     def call(
         self, x: Real[Array | np.ndarray, "*spatial channels"]
     ) -> Float[Array, "*cells channels"]:
-        """The means; of integers in float32."""
+        """Return the means, for integers in float32."""
         sizes, x = self._sizes(x), jnp.asarray(x)
         x = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
         y = wide(x)
@@ -108,7 +108,7 @@ class AdaptiveMaxPool(_AdaptivePool):
     def call(
         self, x: Real[Array | np.ndarray, "*spatial channels"]
     ) -> Real[Array, "*cells channels"]:
-        """The maxima; where several are equal they share the gradient."""
+        """Return the maxima. Equal elements share the gradient."""
         sizes, y = self._sizes(x), jnp.asarray(x)
         for axis, size in enumerate(sizes):
             y = _in_cells(y, axis, size, jnp.max)
@@ -116,11 +116,11 @@ class AdaptiveMaxPool(_AdaptivePool):
 
 
 class _GlobalPool(Layer):
-    """All spatial axes of one example as one cell."""
+    """The base class of pooling over all spatial axes."""
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any) -> LayerParams:
-        """Nothing to learn.
+        """Return the configuration; the layer has no parameters.
 
         Args:
             init_key: not used.
@@ -130,7 +130,7 @@ class _GlobalPool(Layer):
         return LayerParams()
 
     def _spatial(self, x: Any) -> tuple[int, ...]:
-        """The spatial axes of an input, or of the spec of one."""
+        """Return the spatial axes of an input, or of the spec of one."""
         self.check_input(np.ndim(x) > 1 and 0 not in x.shape[:-1], "[*spatial, channels]", x)
         return tuple(range(len(x.shape) - 1))
 
@@ -148,7 +148,7 @@ class GlobalAvgPool(_GlobalPool):
     """
 
     def call(self, x: Real[Array | np.ndarray, "*spatial channels"]) -> Float[Array, " channels"]:
-        """The means; of integers in float32."""
+        """Return the means, for integers in float32."""
         return jnp.mean(jnp.asarray(x), self._spatial(x))
 
 
@@ -163,5 +163,5 @@ class GlobalMaxPool(_GlobalPool):
     """
 
     def call(self, x: Real[Array | np.ndarray, "*spatial channels"]) -> Real[Array, " channels"]:
-        """The maxima; where several are equal they share the gradient."""
+        """Return the maxima. Equal elements share the gradient."""
         return jnp.max(jnp.asarray(x), self._spatial(x))

@@ -1,4 +1,4 @@
-"""In which dtype does a layer compute, and what is asked of its configuration?"""
+"""Dtypes of computation, and checks of configuration values."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from jax import lax
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A formula that JAX traces, differentiates and maps once for all layers of the same shapes.
+    """Trace, differentiate and map a formula once for all layers of the same shapes.
 
-    Its keywords are static. What is compiled holds its operations, and no call of a function.
+    Its keywords are static. The operations are inlined into the compiled program.
     """
     keywords = [
         p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY
@@ -23,26 +23,26 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def computing(dtype: Any, *values: Any) -> tuple[Any, ...]:
-    """Values in `dtype`, or in the dtype that they promote to; None stays None."""
+    """Convert values to `dtype`, or to the dtype that they promote to; None stays None."""
     common = common_dtype(dtype, *values)
     return tuple(None if v is None else jnp.asarray(v, common) for v in values)
 
 
 def common_dtype(dtype: Any, *values: Any) -> Any:
-    """`dtype`, or what the dtypes of the values promote to; None does not count."""
+    """Return `dtype`, or the dtype that the values promote to, ignoring None."""
     if dtype is not None:
         return dtype
     return jnp.result_type(*(getattr(v, "dtype", v) for v in values if v is not None))
 
 
 def wide(x: jax.Array) -> jax.Array:
-    """Floating point numbers of 16 bits or less in float32: long sums lose less, and fit."""
+    """Convert floats of 16 bits or less to float32, in which long sums are safe."""
     narrow = jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits < 32
     return x.astype(jnp.float32) if narrow else x
 
 
 def last(vector: jax.Array, x: jax.Array) -> jax.Array:
-    """A vector for the last axis of `x`, with the rank of `x`: ranks are not promoted silently."""
+    """Expand a vector along the last axis to the rank of `x`; rank promotion may be off."""
     return lax.expand_dims(vector, range(x.ndim - vector.ndim))
 
 

@@ -1,4 +1,4 @@
-"""What is a recurrent cell, and what do those of dense gates share?"""
+"""The base class of recurrent cells, and what cells with dense gates share."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from oryxstate.nn._precision import computing, positive
 
 
 class RecurrentCell(Layer):
-    """One step of a recurrence: from a carry and an input to the next carry and an output.
+    """A recurrent cell: one step from a carry and an input to the next carry and an output.
 
     `step` is a function of an explicit carry. A call reads the carry from state and writes it back,
-    so that calls after one another, in a Python loop or in `lax.scan`, are steps after one another;
-    within one root call gradients flow through it. Subclass it, and write `initialize`, `step` and
-    `zero_carry`; `initialize` gives the state its first value.
+    so that consecutive calls, in a Python loop or in `lax.scan`, are consecutive steps, and
+    gradients flow from step to step. Subclass it, and write `initialize`, `step` and `zero_carry`;
+    `initialize` gives the state its first value.
 
     Attributes:
-        carry: what the last call left, an array or a pytree of arrays; zeros at first.
+        carry: the carry that the last call left, a pytree of arrays; zeros at first.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -48,21 +48,21 @@ class RecurrentCell(Layer):
 
     @abc.abstractmethod
     def zero_carry(self) -> Any:
-        """The carry before the first step."""
+        """Return the carry before the first step."""
 
     @abc.abstractmethod
     def step(self, carry: Any, x: Any) -> tuple[Any, Any]:
-        """The next carry, and the output."""
+        """Return the next carry, and the output."""
 
     def call(self, x: Any) -> Any:
-        """The output of one step from the carry that is kept."""
+        """Make one step from the stored carry."""
         carry, y = self.step(self.carry, x)
         self.assign(carry=carry)
         return y
 
 
 class Gated(RecurrentCell):
-    """A cell of dense gates, whose kernels stand side by side."""
+    """A cell with dense gates, whose kernels are concatenated along the last axis."""
 
     gates: ClassVar[int]
 
@@ -73,7 +73,7 @@ class Gated(RecurrentCell):
 
     @classmethod
     def check(cls, features: int, **options: Any) -> None:
-        """The number of features is positive."""
+        """Check that the number of features is positive."""
         positive(cls.__name__, "features", features)
 
     @classmethod
@@ -89,7 +89,7 @@ class Gated(RecurrentCell):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
     ) -> LayerParams:
-        """Draw the parameters, those of each gate by themselves; the carry is zero.
+        """Draw the parameters, separately for each gate; the carry is zero.
 
         Args:
             init_key: a random key.
@@ -120,7 +120,7 @@ class Gated(RecurrentCell):
 
     @classmethod
     def _more(cls, bias_init: Any, features: int) -> dict[str, Any]:
-        """Further parameters."""
+        """Return further parameters."""
         return {}
 
     @classmethod
@@ -128,11 +128,11 @@ class Gated(RecurrentCell):
         return jnp.zeros(features, dtype)
 
     def zero_carry(self) -> Any:
-        """Zeros, of the dtype of the parameters."""
+        """Return zeros in the dtype of the parameters."""
         return self._zeros(self.recurrent_kernel.shape[0], self.recurrent_kernel.dtype)
 
     def _sums(self, hidden: jax.Array, x: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
-        """What input and hidden state add to each gate, in the dtype of computation."""
+        """Return what input and hidden state contribute to each gate, in the computing dtype."""
         size = self.kernel.shape[0]
         self.check_input(jnp.shape(x) == (size,), f"[{size}], the input of one step", x)
         x, kernel, bias, hidden, recurrent = computing(
@@ -145,7 +145,7 @@ class Gated(RecurrentCell):
 def _side_by_side(
     initializer: Initializer, key: Any, rows: int, features: int, gates: int, dtype: Any
 ) -> jax.Array:
-    # What is narrower than float32 is drawn in it: there is no orthogonal matrix in bfloat16.
+    # Narrower dtypes are drawn in float32, since JAX draws no orthogonal matrices in bfloat16.
     wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
     kernels = [initializer(k, (rows, features), wide) for k in jax.random.split(key, gates)]
     return jnp.concatenate(kernels, axis=-1).astype(dtype)

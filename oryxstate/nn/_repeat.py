@@ -1,4 +1,4 @@
-"""How is a layer repeated without tracing it again?"""
+"""Layers that repeat another layer and trace it once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from oryxstate.nn._precision import positive
 
 
 class Shared(Layer):
-    """One layer, called `count` times on its own output: the same parameters, the same state.
+    """One layer, called `count` times on its own output, with shared parameters and state.
 
     Attributes:
         layer: the layer.
-        count: how often it is called.
+        count: the number of calls.
     """
 
     layer: Any
@@ -28,33 +28,33 @@ class Shared(Layer):
 
     @classmethod
     def check(cls, part: Any, count: int) -> None:
-        """The part can be called, and that some times."""
+        """Check that the part is callable and `count` is positive."""
         check_parts(cls.__name__, (part,))
         positive(cls.__name__, "count", count)
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, part: Any, count: int) -> LayerParams:
-        """The layer, which returns what it takes."""
+        """Make the layer, whose output spec must be its input spec."""
         layer, infer = build(part, init_key, in_spec, "layer")
         if infer() != in_spec:
             raise cls.wrong_input(f"a layer that returns {in_spec}, as it takes", infer())
         return LayerParams({"layer": layer}, {"count": count}, out_spec=in_spec)
 
     def call(self, x: Any) -> Any:
-        """The output of the last call."""
+        """Return the output of the last call."""
         return lax.scan(lambda h, _: (self.layer(h), None), x, length=self.count)[0]
 
 
 class Repeat(Layer):
-    """`count` layers of one kind, one after another, each with its own parameters and state.
+    """`count` equal layers, one after another, each with its own parameters and state.
 
     They are traced once, as the body of a `jax.lax.scan` over their stacked arrays.
 
     Attributes:
-        layers: the layers as one, all arrays with a leading axis of length `count`.
-        count: how many there are.
-        remat: whether each is computed again on the way back (`jax.checkpoint`), which saves the
-            memory of what is inside.
+        layers: the stacked layers; every array has a leading axis of length `count`.
+        count: the number of layers.
+        remat: whether to recompute each layer in the backward pass (`jax.checkpoint`), which saves
+            memory.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -72,12 +72,12 @@ class Repeat(Layer):
 
     @property
     def __keywords__(self) -> dict[str, bool]:
-        """Those that the layers take: they get them from here."""
+        """The keywords that the layers take, which this layer hands on."""
         return dict.fromkeys(_keywords.taken_inside(self.layers), False)
 
     @classmethod
     def check(cls, part: Any, count: int, *, remat: bool = False) -> None:
-        """The part can be called, and that some times."""
+        """Check that the part is callable and `count` is positive."""
         check_parts(cls.__name__, (part,))
         positive(cls.__name__, "count", count)
 
@@ -85,7 +85,7 @@ class Repeat(Layer):
     def initialize(
         cls, init_key: Any, in_spec: Any, part: Any, count: int, *, remat: bool = False
     ) -> LayerParams:
-        """All layers drawn together, each with a key of its own; each returns what it takes."""
+        """Draw all layers together, each with its own key. The output spec is the input spec."""
 
         def one(key: Any) -> Any:
             layer, infer = build(part, key, in_spec, "layers")
@@ -97,7 +97,7 @@ class Repeat(Layer):
         return LayerParams({"layers": layers}, {"count": count, "remat": remat}, out_spec=in_spec)
 
     def call_and_update(self, x: Any, **keywords: Any) -> tuple[Any, Repeat]:
-        """The output of the last layer, and all layers with their new state."""
+        """Return the output of the last layer, and all layers with their new state."""
         at = _pytree.state_positions(self.layers)
 
         def body(h: Any, each: tuple[Any, Any]) -> tuple[Any, Any]:

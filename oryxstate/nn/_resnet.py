@@ -1,4 +1,4 @@
-"""What is a block of a residual network?"""
+"""The block of a residual network."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ batch_norm = BatchNorm.of()
 
 
 class ResNetBlock(Layer):
-    """`relu(body(x) + shortcut(x))`, where the body is two convolutions of width 3 with norms.
+    """`relu(body(x) + shortcut(x))`, with two convolutions of width 3 and norms as body.
 
-        body     = conv >> norm >> relu >> conv >> norm
-        shortcut = conv of width 1 >> norm, or x itself if it has the shape of the output
+        body     = conv >> norm >> relu >> conv >> norm shortcut = conv of width 1 >> norm, or the
+        identity if the shapes agree
 
     The first convolution of the body and that of the shortcut have the strides; none has a bias,
     since a norm follows. Padding is "SAME", which with strides pads the end rather than the start,
@@ -54,7 +54,7 @@ class ResNetBlock(Layer):
         norm: Any = batch_norm,
         **options: Any,
     ) -> None:
-        """Features and strides are positive, and the norm can be made more than once."""
+        """Check that features and strides are positive and `norm` is a template."""
         positive(cls.__name__, "features", features)
         positive(cls.__name__, "strides", *(strides if isinstance(strides, tuple) else (strides,)))
         check_parts(cls.__name__, (norm,))
@@ -76,15 +76,15 @@ class ResNetBlock(Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
     ) -> LayerParams:
-        """Both ways, each with a key of its own.
+        """Make body and shortcut, each with its own key.
 
         Args:
             init_key: a random key.
             in_spec: `[..., in]`, with one to three spatial axes.
-            features: of the output.
-            strides: from one place of the output to the next.
+            features: the number of output features.
+            strides: the strides of the first convolution.
             norm: the template of the norms.
-            dtype: the dtype that the convolutions compute in; give the norm's there.
+            dtype: the dtype that the convolutions compute in; set that of the norm in `norm`.
             param_dtype: the dtype of the parameters of the convolutions.
         """
         options = {"use_bias": False, "dtype": dtype, "param_dtype": param_dtype}
@@ -99,7 +99,7 @@ class ResNetBlock(Layer):
         return LayerParams(params={"body": way, "shortcut": shortcut})
 
     def call(self, x: Float[Array, "*spatial in"]) -> Float[Array, "*places features"]:
-        """One example, channels last."""
+        """Apply the layer to one example, channels last."""
         around = x if self.shortcut is None else self.shortcut(x)
         y = self.body(x)
         return jax.nn.relu(y + around.astype(y.dtype))

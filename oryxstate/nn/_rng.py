@@ -1,4 +1,4 @@
-"""How does a model keep a random key of its own?"""
+"""A random key that a model keeps as state."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Any
 
 import jax
 
-from oryxstate._effects import _keys
+from oryxstate import _example_keys
 from oryxstate._module._base import Module
 from oryxstate._module._fields import state
 
 
 class Rng(Module):
-    """A random key as state: each call gives another key.
+    """A random key as state: each call returns another key.
 
-    A call splits the key, keeps one half and gives the other. It does so in each iteration of a
-    loop. Under a `jax.vmap` over examples the state is that of the model and all examples advance
-    it once; `like` says where they get different keys: an array, such as the input, that differs
-    by example. Without it all examples of one call share a key. (An `Rng` that is mapped itself,
-    one for each member of an ensemble, gives each member keys of its own.)
+    A call splits the key, keeps one half and returns the other, also in each iteration of a loop.
+    Under a `jax.vmap` over examples, all examples advance the shared state once. They get different
+    keys if they give `like`, an array that differs by example, such as the input; without it all
+    examples of one call share a key. (A mapped `Rng`, one for each member of an ensemble, returns
+    different keys to the members.)
 
-    Layers that take `rng` as a keyword get a key of their own without it; this is for a model
-    that is to be random without being told.
+    Layers that take `rng` as a keyword do not need it. It is for a model that draws random numbers
+    without getting a key at each call.
 
     Attributes:
         key: the key, typed or as uint32 data, from which the next one is split.
@@ -45,7 +45,7 @@ class Rng(Module):
     key: jax.Array = state()
 
     def call(self, like: Any = None) -> jax.Array:
-        """A key that was not given before.
+        """Return a key that was not returned before.
 
         Args:
             like: a pytree of arrays; each example of every `vmap` that maps any of them, and each
@@ -53,4 +53,4 @@ class Rng(Module):
         """
         keys = jax.random.split(self.key)
         self.assign(key=keys[0])
-        return _keys.for_each_example(keys[1], like)
+        return _example_keys.for_each_example(keys[1], like)

@@ -1,4 +1,4 @@
-"""How does a recurrent cell run over a sequence?"""
+"""Layers that run a recurrent cell over a sequence."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from oryxstate.nn._template import Template, inputs_of
 
 
 class RNN(Layer):
-    """A cell over the first axis of one sequence, from the zero carry, in `jax.lax.scan`.
+    """Run a cell over the first axis of one sequence, from the zero carry, in `jax.lax.scan`.
 
     The carry is threaded inside one call; the state of the cell is neither read nor written. A
-    step that the mask leaves out keeps the carry and repeats the output before it, which is zero
-    before the first step, so that the last output is that of the last step with True, wherever
-    padding stands. Reversed, the steps go from the last to the first, and outputs stand at the
-    inputs that they belong to.
+    step whose mask is False keeps the carry and repeats the previous output (zeros before the first
+    step), so the last output is that of the last step made, wherever the padding is. With `reverse`
+    the steps run from last to first, and each output keeps the position of its input.
 
     Attributes:
         cell: a recurrent cell.
-        reverse: whether to go backward.
-        return_sequence: whether all outputs are returned, or that of the step made last alone.
+        reverse: whether to run backward.
+        return_sequence: whether to return all outputs, or only that of the step made last.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -47,7 +46,7 @@ class RNN(Layer):
 
     @classmethod
     def check(cls, cell: Any, **options: Any) -> None:
-        """What runs is a recurrent cell."""
+        """Check that `cell` is a recurrent cell."""
         check_cell(cls.__name__, cell)
 
     @classmethod
@@ -60,13 +59,13 @@ class RNN(Layer):
         reverse: bool = False,
         return_sequence: bool = True,
     ) -> LayerParams:
-        """The cell for one step of the input.
+        """Make the cell for one step of the input.
 
         Args:
             init_key: a random key, for the cell.
             in_spec: `[time, ...]`, and that of the mask if there is one.
             cell: the template of a recurrent cell, or a cell.
-            reverse: whether to go backward.
+            reverse: whether to run backward.
             return_sequence: whether to return all outputs.
         """
         step = _step_spec(cls, in_spec)
@@ -75,11 +74,11 @@ class RNN(Layer):
         return LayerParams(params={"cell": made}, info=options)
 
     def call(self, x: Float[Array, "time ..."], mask: Bool[Array, " time"] | None = None) -> Any:
-        """The outputs, `[time, ...]`, or the last one.
+        """Return the outputs, `[time, ...]`, or the last one.
 
         Args:
             x: a sequence.
-            mask: where a step is made; everywhere if None.
+            mask: True where a step is made; None means everywhere.
         """
         self.check_input(jnp.ndim(x) > 0, "[time, ...]", x)
         _check_mask(self, x, mask)
@@ -100,15 +99,15 @@ class RNN(Layer):
 
 
 class Bidirectional(Layer):
-    """Two cells over one sequence, one forward and one backward; outputs side by side.
+    """Run two cells over one sequence, one forward and one backward.
 
-    At each time the output is that of the forward cell, which has seen the past, and that of the
-    backward cell, which has seen the future. Source: Schuster and Paliwal, Bidirectional Recurrent
-    Neural Networks, 1997.
+    The outputs are concatenated: at each time that of the forward cell, which has seen the past,
+    and that of the backward cell, which has seen the future. Source: Schuster and Paliwal,
+    Bidirectional Recurrent Neural Networks, 1997.
 
     Attributes:
-        forward: the `RNN` of the one cell.
-        backward: the reversed `RNN` of the other, with parameters of its own.
+        forward: the `RNN` of the first cell.
+        backward: the reversed `RNN` of the second cell, with its own parameters.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -124,7 +123,7 @@ class Bidirectional(Layer):
 
     @classmethod
     def check(cls, cell: Any) -> None:
-        """What runs is a recurrent cell, made twice."""
+        """Check that `cell` is the template of a recurrent cell."""
         check_cell(cls.__name__, cell)
         if not isinstance(cell, Template):
             raise TypeError(
@@ -134,7 +133,7 @@ class Bidirectional(Layer):
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, cell: Any) -> LayerParams:
-        """Both cells, each with a key of its own.
+        """Make both cells, each with its own key.
 
         Args:
             init_key: a random key.
@@ -150,11 +149,11 @@ class Bidirectional(Layer):
     def call(
         self, x: Float[Array, "time ..."], mask: Bool[Array, " time"] | None = None
     ) -> Float[Array, "time ..."]:
-        """The outputs of both, one after the other on the last axis.
+        """Concatenate the outputs of both along the last axis.
 
         Args:
             x: a sequence.
-            mask: where a step is made, as in `RNN`; everywhere if None.
+            mask: True where a step is made, as in `RNN`; None means everywhere.
         """
         return jnp.concatenate([self.forward(x, mask), self.backward(x, mask)], axis=-1)
 
@@ -176,7 +175,7 @@ def check_cell(layer: str, cell: Any) -> None:
 
 
 def _step_spec(cls: type[Layer], in_spec: Any) -> ArraySpec:
-    """The spec of one step of the sequence."""
+    """Return the spec of one step of the sequence."""
     sequence, *rest = inputs_of(in_spec)
     if not isinstance(sequence, ArraySpec) or sequence.ndim == 0 or len(rest) > 1:
         raise cls.wrong_input("[time, ...], and perhaps a mask", in_spec)

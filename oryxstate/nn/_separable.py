@@ -1,4 +1,4 @@
-"""Which convolutions treat each channel by itself?"""
+"""Convolutions that treat each channel separately."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DepthwiseConv(Convolution):
         y[i, o] = sum over k of x[i * strides + k * dilation - before, o // multiplier]
                   * kernel[k, 0, o] + bias[o]
 
-    which is `Conv` with one group for each channel. Source: Chollet, Xception: Deep Learning with
+    This is `Conv` with one group for each channel. Source: Chollet, Xception: Deep Learning with
     Depthwise Separable Convolutions, 2016.
 
     Attributes:
@@ -53,7 +53,7 @@ class DepthwiseConv(Convolution):
         dilation: Lengths = 1,
         **options: Any,
     ) -> None:
-        """All lengths are positive and for the same axes."""
+        """Check that all lengths are positive and belong to the same axes."""
         positive(cls.__name__, "multiplier", multiplier)
         lengths = {"kernel_size": kernel_size, "strides": strides, "dilation": dilation}
         check_windows(cls.__name__, padding, MODES, **lengths)
@@ -80,10 +80,10 @@ class DepthwiseConv(Convolution):
         Args:
             init_key: a random key.
             in_spec: `[*spatial, channels]`, of one example, with 1 to 3 spatial axes.
-            kernel_size: of each spatial axis, as for `Conv`.
+            kernel_size: the length along each spatial axis, as in `Conv`.
             strides: the steps from one place of the kernel to the next.
-            padding: as for `Conv`.
-            multiplier: how many channels of the output there are for one of the input.
+            padding: as in `Conv`.
+            multiplier: the number of output channels for each input channel.
             dilation: the steps from one element of the kernel to the next.
             use_bias: whether there is a bias.
             kernel_init: draws the kernel, `(key, shape, dtype) -> array`.
@@ -138,7 +138,7 @@ class SeparableConv(Layer):
         dilation: Lengths = 1,
         **options: Any,
     ) -> None:
-        """All lengths are positive and for the same axes."""
+        """Check that all lengths are positive and belong to the same axes."""
         positive(cls.__name__, "features", features)
         positive(cls.__name__, "multiplier", multiplier)
         lengths = {"kernel_size": kernel_size, "strides": strides, "dilation": dilation}
@@ -162,16 +162,16 @@ class SeparableConv(Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
     ) -> LayerParams:
-        """Draw the parameters of both.
+        """Draw the parameters of both convolutions.
 
         Args:
             init_key: a random key.
             in_spec: `[*spatial, in]`, of one example, with 1 to 3 spatial axes.
             features: the number of channels of the output.
-            kernel_size: of each spatial axis, as for `Conv`.
+            kernel_size: the length along each spatial axis, as in `Conv`.
             strides: the steps from one place of the kernel to the next.
-            padding: as for `Conv`.
-            multiplier: how many channels there are in between for one of the input.
+            padding: as in `Conv`.
+            multiplier: the number of channels between both for each input channel.
             dilation: the steps from one element of the kernel to the next.
             use_bias: whether there is a bias, after both.
             kernel_init: draws both kernels, `(key, shape, dtype) -> array`.
@@ -196,5 +196,5 @@ class SeparableConv(Layer):
         return LayerParams(params={"depthwise": depthwise, "pointwise": pointwise})
 
     def call(self, x: Float[Array, "*spatial in"]) -> Float[Array, "*places out"]:
-        """One example, channels last."""
+        """Apply the layer to one example, channels last."""
         return self.pointwise(self.depthwise(x))

@@ -1,4 +1,4 @@
-"""How is the kernel of a layer normalized before each use?"""
+"""Layers that normalize the kernel of another layer before each use."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from oryxstate.nn._parts import build, check_parts
 from oryxstate.nn._precision import positive, wide
 from oryxstate.nn._template import Template
 
-FIRST_ITERATIONS = 15  # as PyTorch and Equinox: what is not trained yet is normalized too
+FIRST_ITERATIONS = 15  # as in PyTorch and Equinox, so that an untrained layer is normalized too
 
 
 class _Reparametrized(Layer):
-    """A layer that is called with another kernel than it holds."""
+    """A layer that is called with another kernel than the stored one."""
 
     layer: Any
     field: str = static()
 
     @classmethod
     def check(cls, inner: Any, field: str = "kernel", **options: Any) -> None:
-        """The inner layer has such a field."""
+        """Check that the inner layer has such a field."""
         check_parts(cls.__name__, (inner,))
         kind = inner.layer if isinstance(inner, Template) else type(inner)
         layout = getattr(kind, "__layout__", None)
-        if layout is None or layout.infos.get(field, (None,))[0] != "param":
-            params = [n for n, i in layout.infos.items() if i.kind == "param"] if layout else []
+        params = [n for n, i in layout.infos.items() if i.is_param] if layout else []
+        if field not in params:
             raise TypeError(
                 f"{cls.__name__} needs a layer with a parameter `{field}`, but {kind.__name__} "
                 f"has these: {', '.join(params) or 'none'}. Wrap the layer that holds it, or name "
@@ -43,7 +43,7 @@ class _Reparametrized(Layer):
 
     @classmethod
     def _inside(cls, init_key: Any, in_spec: Any, inner: Any, field: str) -> tuple[Any, ...]:
-        """The inner layer, its kernel as a matrix, and the spec of its output."""
+        """Make the inner layer; return it with its kernel as a matrix and its output spec."""
         layer, infer = build(inner, init_key, in_spec, "layer")
         kernel = getattr(layer, field)
         spec = make_array_spec(kernel)
@@ -55,7 +55,7 @@ class _Reparametrized(Layer):
         return layer, _matrix(kernel), infer()
 
     def _call_with(self, kernel: jax.Array, inputs: tuple) -> Any:
-        """The output of the layer with this kernel, in the dtype of its own."""
+        """Call the layer with this kernel, in the dtype of its own kernel."""
         kernel = kernel.astype(getattr(self.layer, self.field).dtype)
         layer = self.layer.replace(**{self.field: kernel})
         try:
@@ -63,32 +63,32 @@ class _Reparametrized(Layer):
         except InputError as error:
             if error.parts[-1]:
                 raise
-            path = f"{_live.path_of(self)}.layer".removeprefix(".")  # a copy stands nowhere
+            path = f"{_live.path_of(self)}.layer".removeprefix(".")  # a copy has no place
             raise error.inside(path) from None
 
 
 def _matrix(kernel: jax.Array) -> jax.Array:
-    """`[inputs, features]`, at least in float32."""
+    """Reshape a kernel to `[inputs, features]`, at least in float32."""
     return wide(kernel).reshape(-1, kernel.shape[-1])
 
 
 class SpectralNorm(_Reparametrized):
     """A layer whose kernel `W` is divided by its largest singular value, `W / (v^T W u)`.
 
-    `W` is taken as a matrix, `[all other axes, features]`. The singular vectors are approximated by
-    power iteration, only while training and before the kernel is used,
+    `W` is reshaped to a matrix, `[all other axes, features]`. The singular vectors are approximated
+    by power iteration, only during training and before the kernel is used,
 
         v <- W u / |W u|        u <- W^T v / |W^T v|
 
-    and are constants for gradients. Otherwise they stay as they are. A kernel of zeros is left as
-    it is. Source: Miyato et al., Spectral Normalization for Generative Adversarial Networks, 2018.
+    with `lax.stop_gradient` of `W`. Otherwise they do not change. A kernel of zeros is not divided.
+    Source: Miyato et al., Spectral Normalization for Generative Adversarial Networks, 2018.
 
     Attributes:
-        layer: the layer, which holds the kernel as it is learned.
+        layer: the layer, with the learned kernel before division.
         u: the right singular vector, `[features]`.
         v: the left singular vector, `[inputs]`.
         field: the name of the kernel.
-        iterations: of each call while training.
+        iterations: power iterations in each call during training.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -109,7 +109,7 @@ class SpectralNorm(_Reparametrized):
     def check(
         cls, inner: Any, field: str = "kernel", *, iterations: int = 1, **options: Any
     ) -> None:
-        """The inner layer has such a field; there is an iteration."""
+        """Check that the inner layer has such a field and `iterations` is positive."""
         super().check(inner, field)
         positive(cls.__name__, "iterations", iterations)
 
@@ -117,14 +117,14 @@ class SpectralNorm(_Reparametrized):
     def initialize(
         cls, init_key: Any, in_spec: Any, inner: Any, field: str = "kernel", *, iterations: int = 1
     ) -> LayerParams:
-        """The inner layer, and vectors from some iterations on random ones.
+        """Make the inner layer, and draw the vectors and iterate them.
 
         Args:
             init_key: a random key.
             in_spec: of the inner layer's input.
-            inner: a layer, or the template of one.
+            inner: a layer or a template.
             field: the name of its kernel.
-            iterations: of each call while training.
+            iterations: power iterations in each call during training.
         """
         keys = jax.random.split(init_key, 3)
         layer, matrix, out_spec = cls._inside(keys[0], in_spec, inner, field)
@@ -141,7 +141,7 @@ class SpectralNorm(_Reparametrized):
         )
 
     def call(self, *inputs: Any, training: bool) -> Any:
-        """The output of the layer with the normalized kernel."""
+        """Return the output of the layer with the normalized kernel."""
         kernel = getattr(self.layer, self.field)
         matrix, u, v = _matrix(kernel), wide(self.u), wide(self.v)
         if self.trains(training):
@@ -153,7 +153,7 @@ class SpectralNorm(_Reparametrized):
 
 
 def _iterated(matrix: jax.Array, u: jax.Array, v: jax.Array, count: int) -> tuple[Any, Any]:
-    """The vectors after some power iterations."""
+    """Return the vectors after some power iterations."""
     for _ in range(count):
         v = _unit(matrix @ u, v)
         u = _unit(matrix.T @ v, u)
@@ -161,7 +161,7 @@ def _iterated(matrix: jax.Array, u: jax.Array, v: jax.Array, count: int) -> tupl
 
 
 def _unit(x: jax.Array, otherwise: jax.Array) -> jax.Array:
-    """Of length 1. Zeros have no direction, and would never get one again."""
+    """Scale to length 1. A zero vector has no direction, so `otherwise` replaces it."""
     norm = jnp.linalg.norm(x)
     return jnp.where(norm == 0, otherwise, x / jnp.where(norm == 0, 1, norm))
 
@@ -169,9 +169,9 @@ def _unit(x: jax.Array, otherwise: jax.Array) -> jax.Array:
 class WeightNorm(_Reparametrized):
     """A layer whose kernel is `scale * v / |v|`, with a length and a direction for each feature.
 
-    The norm is that over all axes but the last. `v` is the layer's own kernel, and `scale` its norm
-    at first, so that the kernel is as the layer was made. Source: Salimans and Kingma, Weight
-    Normalization, 2016, where `scale` is g.
+    The norm runs over all axes but the last. `v` is the layer's own kernel and `scale` starts as
+    its norm, so that the layer starts with the kernel that it was made with. Source: Salimans and
+    Kingma, Weight Normalization, 2016, where `scale` is g.
 
     Attributes:
         layer: the layer, whose kernel is `v`.
@@ -193,12 +193,12 @@ class WeightNorm(_Reparametrized):
     def initialize(
         cls, init_key: Any, in_spec: Any, inner: Any, field: str = "kernel"
     ) -> LayerParams:
-        """The inner layer, and the norm of its kernel.
+        """Make the inner layer, and compute the norm of its kernel.
 
         Args:
             init_key: a random key.
             in_spec: of the inner layer's input.
-            inner: a layer, or the template of one.
+            inner: a layer or a template.
             field: the name of its kernel.
         """
         layer, matrix, out_spec = cls._inside(init_key, in_spec, inner, field)
@@ -208,7 +208,7 @@ class WeightNorm(_Reparametrized):
         )
 
     def call(self, *inputs: Any) -> Any:
-        """The output of the layer with this kernel."""
+        """Return the output of the layer with this kernel."""
         kernel = getattr(self.layer, self.field)
         matrix = _matrix(kernel)
         squares = jnp.square(matrix).sum(0, keepdims=True)

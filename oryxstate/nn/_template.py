@@ -1,4 +1,4 @@
-"""What is a layer before its input is known?"""
+"""Templates: layers whose configuration is known and whose input is not."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LayerOut = TypeVar("LayerOut", bound="Layer", covariant=True)
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Template(Generic[L]):
-    """A layer class with its configuration; it becomes a layer when it sees an input.
+    """A layer class with its configuration, which becomes a layer for a given input.
 
     `a >> b` is the template of `b` on the output of `a`; either may be a plain function.
 
     Attributes:
         layer: the class.
         args: positional arguments of its `initialize` after `init_key` and `in_spec`.
-        options: keyword arguments of it, as pairs.
+        options: keyword arguments of its `initialize`, as pairs.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -48,7 +48,7 @@ class Template(Generic[L]):
     options: tuple[tuple[str, Any], ...] = ()
 
     def init(self, key: Any, *inputs: Any, name: str | None = None) -> L:
-        """The layer for these inputs.
+        """Make the layer for these inputs.
 
         Args:
             key: a random key.
@@ -56,12 +56,12 @@ class Template(Generic[L]):
             name: the name of the layer.
 
         Raises:
-            InputError: if there is no such layer for these inputs.
+            InputError: if the layer does not take such inputs.
         """
         return self.build(key, in_spec_of(inputs), name)[0]
 
     def build(self, key: Any, in_spec: Any, name: str | None = None) -> tuple[L, Callable[[], Any]]:
-        """The layer for inputs of these specs, and what gives the specs of its output."""
+        """Make the layer for inputs of these specs, and a function that infers its output spec."""
         made = self.layer.initialize(key, in_spec, *self.args, **dict(self.options))
         layer = self.layer.new(made, name)
         if made.out_spec is not None:
@@ -69,18 +69,18 @@ class Template(Generic[L]):
         return layer, lambda: layer.spec(*inputs_of(in_spec))
 
     def spec(self, *in_specs: Any, **keywords: Any) -> Any:
-        """The specs of the output for inputs of these specs, with nothing computed."""
+        """Return the specs of the output for inputs of these specs, with nothing computed."""
         return _api.spec(self)(*in_specs, **keywords)
 
     def call(self, key: Any, *inputs: Any, **keywords: Any) -> Any:
-        """The output of the layer that is made with this key for these inputs."""
+        """Make the layer with this key for these inputs, and call it."""
         return _api.call(self.init(key, *inputs), *inputs, **keywords)
 
     def __call__(self, *inputs: Any, **keywords: Any) -> Any:
-        """A template has no parameters to call it with.
+        """Refuse the call: a template has no parameters.
 
         Raises:
-            TypeError: that says how to make a layer of it.
+            TypeError: always; it says how to make a layer.
         """
         raise TypeError(
             f"{self!r} is a template, which has no parameters yet. Make a model of it, "
@@ -101,7 +101,7 @@ class Template(Generic[L]):
 
 
 def show(value: Any) -> str:
-    """A configuration as one writes it: functions by their name."""
+    """Format a configuration value as code, functions by their name."""
     named = callable(value) and not isinstance(value, Template)
     return getattr(value, "__name__", repr(value)) if named else repr(value)
 
@@ -132,13 +132,13 @@ class Of:
 
 
 def in_spec_of(inputs: tuple) -> Any:
-    """What `initialize` is told of inputs: the spec of a single one, else a tuple of them."""
+    """Return the spec of a single input, or a tuple of specs, as `initialize` takes them."""
     specs = tuple(map(make_array_spec, inputs))
     return specs[0] if len(specs) == 1 else specs
 
 
 def inputs_of(in_spec: Any) -> tuple:
-    """The inverse of `in_spec_of`."""
+    """Invert `in_spec_of`."""
     return in_spec if type(in_spec) is tuple else (in_spec,)
 
 
@@ -153,7 +153,7 @@ def chain_with(serial: type) -> type:
 
 
 def compose(first: Any, second: Any) -> Template[Any]:
-    """The template of one after the other; chains are one list, however they are put together."""
+    """Return the template of `second` after `first`; nested chains become one flat chain."""
     parts = [
         part
         for x in (first, second)
@@ -164,7 +164,7 @@ def compose(first: Any, second: Any) -> Template[Any]:
 
 @_api.init.register
 def _(obj: Template, *, name: str | None = None) -> Callable[..., Any]:
-    """Inside a function that is initialized, the layer is a module of it, found again in a call."""
+    """Make the layer a module of the function being initialized, if there is one."""
 
     def initialize(key: Any, *inputs: Any, **_: Any) -> Any:
         around = _frames.innermost_function()

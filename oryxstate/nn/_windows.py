@@ -1,4 +1,4 @@
-"""Where do windows lie on an input: their lengths, strides and padding along each spatial axis?"""
+"""Windows along the spatial axes of an input: lengths, strides and padding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Windows(NamedTuple):
     """Windows that slide over spatial axes.
 
     Attributes:
-        reach: how far a window reaches along each axis, dilation included.
+        reach: the length of a window along each axis, dilation included.
         strides: the steps from one window to the next.
         padding: "SAME", "VALID", "CIRCULAR", or the lengths before and after each axis.
     """
@@ -33,22 +33,22 @@ class Windows(NamedTuple):
     def along(
         cls, axes: int, lengths: Lengths, strides: Lengths, padding: Padding, dilation: Lengths = 1
     ) -> Windows:
-        """Windows along this number of axes; an integer is meant for each of them."""
+        """Make windows along this number of axes; an integer applies to each of them."""
         sizes = zip(spread(lengths, axes), spread(dilation, axes), strict=True)
         reach = tuple(step * (length - 1) + 1 for length, step in sizes)
         pads: Any = ((padding, padding),) * axes if isinstance(padding, int) else padding
         return cls(reach, spread(strides, axes), pads)
 
     def pads(self, spatial: tuple[int, ...]) -> Pads:
-        """The lengths before and after each axis of an input with these spatial axes."""
-        if self.padding == "CIRCULAR":  # as Flax: the same whatever the strides are
+        """Return the lengths before and after each axis of an input with these spatial axes."""
+        if self.padding == "CIRCULAR":  # as in Flax, independent of the strides
             return tuple(((n - 1) // 2, n // 2) for n in self.reach)
         if isinstance(self.padding, str):
             return tuple(lax.padtype_to_pads(spatial, self.reach, self.strides, self.padding))
         return self.padding
 
     def fit(self, spatial: tuple[int, ...]) -> bool:
-        """Whether there is at least one window, and nothing in the input is empty."""
+        """Return whether there is at least one window, and nothing in the input is empty."""
         if min(spatial) == 0:
             return False
         sizes = zip(spatial, self.pads(spatial), self.reach, strict=True)
@@ -56,30 +56,30 @@ class Windows(NamedTuple):
 
 
 def frozen(value: Any) -> Any:
-    """The same with tuples for lists, so that it can be static."""
+    """Replace lists by tuples, so that the value can be static."""
     return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def spread(value: Lengths, axes: int) -> tuple[int, ...]:
-    """One integer for each axis."""
+    """Return one integer for each axis."""
     return (value,) * axes if isinstance(value, int) else tuple(value)
 
 
 def axes_of(*settings: Any) -> int | None:
-    """The number of spatial axes that settings are made for, None if they suit any."""
+    """Return the number of spatial axes that settings are made for, None if they suit any."""
     counts = [len(s) for s in settings if isinstance(s, list | tuple)]
     return counts[0] if counts else None
 
 
 def shape_of(axes: int | None, channels: int | str = "channels") -> str:
-    """The shape of one example in words, for messages."""
+    """Return the shape of one example in words, for messages."""
     if axes is None:
         return f"1 to 3 spatial axes and channels last, [..., {channels}]"
     return f"[{_AXES[axes]}, {channels}]"
 
 
 def room_for(windows: Windows, channels: int | str = "channels") -> str:
-    """The shape of an input that windows fit into in words, for messages."""
+    """Return the shape of an input that windows fit into in words, for messages."""
     reach = " x ".join(map(str, windows.reach))
     padding = windows.padding
     padded = "" if padding == "VALID" else f" with padding {padding!r}"
@@ -87,13 +87,13 @@ def room_for(windows: Windows, channels: int | str = "channels") -> str:
 
 
 def check_windows(layer: str, padding: Any, modes: tuple[str, ...], **lengths: Any) -> None:
-    """Raise for settings that no windows have.
+    """Raise for settings that are not valid for windows.
 
     Args:
         layer: the name of the class.
         padding: as configured.
         modes: the strings that it may be.
-        **lengths: positive integers, each one for all axes or a sequence with one for each.
+        **lengths: positive integers, one for all axes or one for each axis.
 
     Raises:
         ValueError: naming the layer and the setting.

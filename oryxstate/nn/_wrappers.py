@@ -1,4 +1,4 @@
-"""Which layers change how the parameters of another layer are used or learned?"""
+"""Layers that change how the parameters of another layer are used or learned."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ small = jax.nn.initializers.he_uniform()
 
 
 class EMA(Layer):
-    """A layer that, when it is not training, uses the exponential moving average of its parameters.
+    """A layer evaluated with the exponential moving average of its parameters.
 
         average <- decay * average + (1 - decay) * parameters
 
-    at each call while training, from the parameters that it is made with. (`optax.ema` averages
-    outside of the model; here the average is state, saved and threaded with it.) Source: Polyak and
-    Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992.
+    at each call during training, starting from the first parameters. (`optax.ema` averages outside
+    the model; here the average is state, saved and threaded with it.) Source: Polyak and Juditsky,
+    Acceleration of Stochastic Approximation by Averaging, 1992.
 
     Attributes:
         layer: the layer.
-        average: like what `oryxstate.partition` says is learned of it.
+        average: the average of the params that `oryxstate.partition` finds in it.
         decay: the weight of the old average.
     """
 
@@ -40,7 +40,7 @@ class EMA(Layer):
 
     @classmethod
     def check(cls, part: Any, decay: float = 0.999) -> None:
-        """The part can be called, the decay is a weight."""
+        """Check that the part is callable and the decay is in [0, 1)."""
         check_parts(cls.__name__, (part,))
         fraction(cls.__name__, "decay", decay)
 
@@ -48,13 +48,13 @@ class EMA(Layer):
     def initialize(
         cls, init_key: Any, in_spec: Any, part: Any, decay: float = 0.999
     ) -> LayerParams:
-        """The layer, and the average that starts where it does."""
+        """Make the layer, and the average, which starts at its parameters."""
         layer, infer = build(part, init_key, in_spec, "layer")
         average = [jnp.copy(leaf) for leaf in jax.tree.leaves(_grad.partition(layer)[0])]
         return LayerParams({"layer": layer}, {"decay": decay}, {"average": average}, infer())
 
     def call(self, *inputs: Any, training: bool) -> Any:
-        """The output with the current parameters while training, else with their average."""
+        """Call the layer with its current parameters during training, else with their average."""
         params, rest = _grad.partition(jax.tree.map(lambda x: x, self.layer))
         leaves, structure = jax.tree.flatten(params)
         if not self.trains(training):
@@ -67,16 +67,16 @@ class EMA(Layer):
 
 
 class LoRA(Layer):
-    """A Dense layer that is left as it is, with an update of low rank that is learned.
+    """A frozen Dense layer with a learned update of low rank.
 
         y = x @ kernel + bias + alpha / rank * (x @ down) @ up
 
-    `kernel` and `bias` are state, so that no optimizer touches them. Source: Hu et al., LoRA:
+    `kernel` and `bias` are state, so that no optimizer changes them. Source: Hu et al., LoRA:
     Low-Rank Adaptation of Large Language Models, 2021.
 
     Attributes:
-        kernel: `[in, out]`, of the layer.
-        bias: `[out]`, of the layer, or None.
+        kernel: the kernel of the layer, `[in, out]`.
+        bias: the bias of the layer, `[out]`, or None.
         down: `[in, rank]`.
         up: `[rank, out]`, zero at first.
         alpha: the scale of the update is `alpha / rank`.
@@ -103,7 +103,7 @@ class LoRA(Layer):
 
     @classmethod
     def check(cls, dense: Any, rank: int, **options: Any) -> None:
-        """The rank is positive."""
+        """Check that the rank is positive."""
         positive(cls.__name__, "rank", rank)
 
     @classmethod
@@ -117,7 +117,7 @@ class LoRA(Layer):
         alpha: float = 1.0,
         down_init: Initializer = small,
     ) -> LayerParams:
-        """The parameters of the update.
+        """Draw the parameters of the update.
 
         Args:
             init_key: a random key.
@@ -143,13 +143,13 @@ class LoRA(Layer):
         )
 
     def call(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
-        """The layer and the update."""
+        """Add the update to the output of the layer."""
         y = Dense(self.kernel, self.bias, self.dtype)(x)
         x, down, up = computing(self.dtype, x, self.down, self.up)
         return y + ((x @ down) @ up * self._scale()).astype(y.dtype)
 
     def merged(self) -> Dense:
-        """The Dense layer that computes the same."""
+        """Return the Dense layer that computes the same."""
         return Dense(self.kernel + self.down @ self.up * self._scale(), self.bias, self.dtype)
 
     def _scale(self) -> float:

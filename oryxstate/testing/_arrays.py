@@ -1,4 +1,4 @@
-"""Which arrays are there for an annotation of jaxtyping, a spec, or any array?"""
+"""Strategies of arrays, for a jaxtyping annotation, a spec, or any array."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as numpy_strategies
 from oryxstate._tree import ArraySpec
 from oryxstate.testing._dimensions import Scope, Sizes, draw_shape, scopes
 
-# An array is of one of the dtypes in the first line of which the annotation admits any.
+# The dtype of an array is drawn from the first line with a dtype that the annotation admits.
 _DTYPES = (
     ("float32", "int32", "float64", "int64"),
     ("uint8", "uint32", "complex64", "complex128", "bool", "prng_key"),
@@ -32,7 +32,7 @@ _seeds = st.integers(0, 2**31 - 1)
 
 
 class Policy(NamedTuple):
-    """Which numbers arrays hold."""
+    """The range of numbers in arrays."""
 
     minimum: float = -10
     maximum: float = 10
@@ -47,23 +47,23 @@ def arrays(
     maximum: float = 10,
     finite: bool = True,
 ) -> st.SearchStrategy[Any]:
-    """Strategy of arrays of JAX.
+    """Return a strategy of JAX arrays.
 
     Axes of one name have one length, from 1 to 4 unless `sizes` says otherwise, and `*batch` or
     `...` are up to two axes. Where an annotation admits several dtypes the usual ones are drawn:
     float32 and int32 (with `jax_enable_x64` float64 and int64 as well), else uint8 and uint32, else
-    complex64, else whatever there is. Examples shrink to few zeros.
+    complex64, else any other. Examples shrink to few zeros.
 
     Args:
-        annotation: of jaxtyping, as `Float[Array, "b c"]`; a union of such; `jax.Array`; a spec
-            (`ArraySpec`, `jax.ShapeDtypeStruct`).
+        annotation: of jaxtyping, such as `Float[Array, "b c"]`; a union of such; `jax.Array`; a
+            spec (`ArraySpec`, `jax.ShapeDtypeStruct`).
         sizes: lengths of axes by name; a `Sizes` shares them with other strategies.
         minimum: the lowest number.
         maximum: the highest number.
         finite: whether nan, inf and -inf are left out.
 
     Raises:
-        TypeError: if it is no annotation of an array, or there is none of its dtype.
+        TypeError: if it does not annotate an array, or JAX has none of its dtypes.
 
     Examples:
         >>> from hypothesis import find
@@ -91,7 +91,7 @@ def _arrays(draw: Any, arms: tuple, scopes: st.SearchStrategy[Scope], policy: Po
 def array_specs(
     annotation: Any = jax.Array, *, sizes: Sizes | Mapping[str, Any] | None = None
 ) -> st.SearchStrategy[ArraySpec]:
-    """Strategy of the specs that `arrays` of this annotation have.
+    """Return a strategy of the specs that `arrays` of this annotation have.
 
     Args:
         annotation: as for `arrays`.
@@ -117,7 +117,7 @@ def _array_specs(draw: Any, arms: tuple, scopes: st.SearchStrategy[Scope]) -> Ar
 
 @st.composite
 def keys(draw: Any) -> jax.Array:
-    """Strategy of random keys, which shrink to `jax.random.key(0)`.
+    """Return a strategy of random keys, which shrink to `jax.random.key(0)`.
 
     Examples:
         >>> from hypothesis import find
@@ -129,7 +129,7 @@ def keys(draw: Any) -> jax.Array:
 
 
 def pytrees(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Strategy of a leaf, or of lists, tuples and dicts of them, which may be empty.
+    """Return a strategy of a leaf, or of lists, tuples and dicts of leaves, which may be empty.
 
     Args:
         leaves: strategy of the leaves.
@@ -153,7 +153,7 @@ def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 def is_array_hint(hint: Any) -> bool:
-    """Whether a value of this annotation is an array."""
+    """Return whether a value of this annotation is an array."""
     if isinstance(hint, ArraySpec | jax.ShapeDtypeStruct):
         return True
     return isinstance(hint, type) and issubclass(
@@ -162,12 +162,12 @@ def is_array_hint(hint: Any) -> bool:
 
 
 def is_union(hint: Any) -> bool:
-    """Whether an annotation is `X | Y`."""
+    """Return whether an annotation is `X | Y`."""
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
 def arms_of(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, None first; `PRNGKeyArray` is typed keys alone."""
+    """Return the members of a union, None first; `PRNGKeyArray` is typed keys alone."""
     if not is_union(annotation):
         return (annotation,)
     arms = sorted(typing.get_args(annotation), key=lambda arm: arm is not types.NoneType)
@@ -177,13 +177,13 @@ def arms_of(annotation: Any) -> tuple[Any, ...]:
 
 
 def draw_spec(draw: Any, hint: Any, scope: Scope) -> ArraySpec:
-    """The spec of one array."""
+    """Draw the spec of one array."""
     shape, dtype = _shape_and_dtype(draw, hint, scope)
     return ArraySpec(shape, jax.random.key(0).dtype if dtype is jax.dtypes.prng_key else dtype)
 
 
 def draw_array(draw: Any, hint: Any, scope: Scope, policy: Policy) -> Any:
-    """One array, the names of whose axes are those of the scope."""
+    """Draw one array whose named axes have the lengths of the scope."""
     shape, dtype = _shape_and_dtype(draw, hint, scope)
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
         seeds = draw(numpy_strategies.arrays(np.int64, shape, elements=_seeds))
@@ -218,7 +218,7 @@ def _shape_and_dtype(draw: Any, hint: Any, scope: Scope) -> tuple[tuple[int, ...
 
 
 def _dtypes(annotation: Any) -> list[str]:
-    """The names of the dtypes to draw from."""
+    """Return the names of the dtypes to draw from."""
     for line in _DTYPES:
         admitted = [name for name in line if _admits(annotation.dtypes, name)]
         if _available(admitted):
@@ -256,7 +256,7 @@ def _numbers(draw: Any, dtype: np.dtype, shape: tuple[int, ...], policy: Policy)
 
 
 def _elements(dtype: np.dtype, policy: Policy) -> st.SearchStrategy[Any]:
-    """Numbers of a dtype, between the bounds as they are in it."""
+    """Return a strategy of numbers of a dtype, between bounds rounded to it."""
     if dtype == np.bool_:
         return st.booleans()
     if jnp.issubdtype(dtype, jnp.integer):

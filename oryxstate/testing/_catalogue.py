@@ -1,9 +1,9 @@
-"""Which configurations of each layer of `oryxstate.nn` are valid, and for inputs of which specs?
+"""Valid configurations of the layers of `oryxstate.nn`, and the specs of their inputs.
 
-Layers that are made of others are in `_catalogue_parts.py`.
+Layers that are made of other layers are in `_catalogue_parts.py`.
 
-A strategy for each layer, of a template and the specs of the inputs for one example. They shrink to
-the smallest layer with the options that are the default.
+For each layer there is a strategy of a template and the specs of the inputs for one example. It
+shrinks to the smallest layer with default options.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ functions = st.sampled_from([jax.nn.relu, jnp.tanh])
 def layers(
     *kinds: type[nn.Layer],
 ) -> Callable[[Callable[..., TemplateExample]], Callable[..., TemplateExample]]:
-    """Decorate what draws the template of these classes."""
+    """Register the strategy of templates of these classes."""
 
     def register(function: Maker) -> Maker:
         for kind in kinds:
@@ -56,13 +56,13 @@ def layers(
 
 
 def chosen(draw: Any, **choices: Any) -> dict[str, Any]:
-    """Some of these options; the first of each is the default and is left out."""
+    """Draw some of these options; the first of each is the default and is left out."""
     drawn = {name: draw(st.sampled_from(values)) for name, values in choices.items()}
     return {name: value for name, value in drawn.items() if value != choices[name][0]}
 
 
 def floats(template: Any, *shapes: tuple[int, ...]) -> TemplateExample:
-    """An example whose inputs are float32 of these shapes."""
+    """Return an example whose inputs are float32 of these shapes."""
     return TemplateExample(template, tuple(map(ArraySpec, shapes)))
 
 
@@ -129,7 +129,7 @@ def _separable(draw: Any, kind: Any) -> TemplateExample:
 def _window(
     draw: Any, paddings: tuple[str, ...], dilations: tuple[int, ...] = (1, 2)
 ) -> tuple[Any, dict[str, Any], tuple[int, ...]]:
-    """A kernel, its options, and spatial axes into which it fits."""
+    """Draw a kernel, its options, and spatial axes into which it fits."""
     size = draw(several)
     options = chosen(draw, strides=(1, 2), padding=paddings, dilation=dilations)
     reach = [(n - 1) * options.get("dilation", 1) + 1 for n in size]
@@ -207,7 +207,7 @@ def _attention(draw: Any, kind: Any) -> TemplateExample:
 
 
 def self_attention(draw: Any, causal: bool) -> tuple[Any, tuple[int, ...]]:
-    """Attention, and the shape of a sequence for it."""
+    """Draw attention, and the shape of a sequence for it."""
     kv_heads, times = draw(st.integers(1, 2)), draw(st.integers(1, 2))
     options = chosen(draw, use_bias=(True, False), rotary_base=(None, 100.0))
     options |= {"kv_heads": kv_heads} if times > 1 else {}

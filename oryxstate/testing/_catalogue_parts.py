@@ -1,4 +1,4 @@
-"""Which configurations of the layers that are made of others are valid, and for which inputs?"""
+"""Valid configurations of the layers that are made of other layers, and their inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do all laws hold for a module?"""
+"""The function `check_module`, which checks all laws on a module."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from oryxstate import _tree
 from oryxstate.testing._drawn import cases, is_drawn
 from oryxstate.testing._laws import FOUNDATIONS, LAWS, Case, LawError, NotApplicable
 
-EXAMPLES = 10  # of modules that are drawn, each with inputs
+EXAMPLES = 10  # drawn modules, each with inputs
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `check_module` found to hold.
+    """The laws that `check_module` found to hold.
 
     Attributes:
         checked: the names of the laws that hold.
-        not_applicable: the names of those that say nothing about the module, with the reason.
+        not_applicable: the laws that do not apply to the module, with the reason.
     """
 
     checked: tuple[str, ...]
@@ -45,30 +45,30 @@ def check_module(
     tolerance: float | None = None,
     **kwargs: Any,
 ) -> Report:
-    """Check that a module keeps the laws of modules, on these inputs or on drawn ones.
+    """Check the laws of modules on a module, with these inputs or drawn ones.
 
     Args:
-        subject: a module, or what else `oryxstate.call_and_update` takes; or a class of modules, a
-            `TemplateExample`, or a strategy, of which some modules are drawn with inputs.
-        *args: the arguments of its call; none for drawn modules, whose annotations say what their
-            inputs are.
+        subject: a module, or anything else that `oryxstate.call_and_update` takes; or a class of
+            modules, a `TemplateExample`, or a strategy, from which modules are drawn with inputs.
+        *args: the arguments of its call; none for drawn modules, whose inputs are drawn by their
+            annotations.
         laws: the names of the laws to check, all of `LAWS` by default.
-        skip: the names of laws that need not hold.
+        skip: the names of laws to leave out.
         batched: whether to map the call over examples, for a module that only trains in a
             `jax.vmap`, as with `nn.BatchNorm`; arrays in `args` then have a leading axis. By
             default drawn modules are, if there is such a layer in them, and others are not.
         tolerance: how far two floating-point results may be apart, in parts of the largest number
             of the array, or of 1; by default two thirds of the digits of their dtype agree.
-        **kwargs: the keywords of its call, as `training` and `rng`.
+        **kwargs: the keywords of its call, such as `training` and `rng`.
 
     Returns:
         Which laws were checked, and which do not apply to this module and why.
 
     Raises:
-        LawError: if a law does not hold, naming it, the leaf, both values and how to see it again;
-            if several do not, one error with all of them.
+        LawError: if a law does not hold, with its name, the leaf, both values and code that
+            reproduces it; one error for all failures.
         ValueError: for a law that does not exist.
-        TypeError: for what is no module, or arguments of modules that are drawn.
+        TypeError: if the subject is not a module, or for arguments of drawn modules.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -113,7 +113,7 @@ def _check(case: Case, names: list[str]) -> Report:
 
 
 def _check_drawn(drawn: st.SearchStrategy[Case], names: list[str]) -> Report:
-    """The same modules and inputs each time; a law applies if it does to one of them."""
+    """Check the same modules and inputs each time. A law applies if it applies to one of them."""
     reports: list[Report] = []
 
     @hypothesis.settings(
@@ -147,7 +147,7 @@ def _expect_arrays(module: Any) -> None:
 
 
 def chosen(laws: Collection[str] | None, skip: Collection[str]) -> list[str]:
-    """Names of laws in their order."""
+    """Return the names of the chosen laws, in order."""
     for name in [*(laws or ()), *skip]:
         if name not in LAWS:
             near = difflib.get_close_matches(name, LAWS, n=1)

@@ -1,4 +1,4 @@
-"""How is a test in pytest made of the laws?"""
+"""The decorator `laws`, which turns the laws into pytest tests."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def laws(
     batched: bool | None = None,
     tolerance: float | None = None,
 ) -> Callable[[Callable[[Case], None]], Callable[..., None]]:
-    """Make tests of a function: one for each law, and one of what the function says itself.
+    """Turn a function into tests: one for each law, and one for the body of the function.
 
-    Hypothesis draws modules and inputs for each. A law that says nothing about any of them skips
-    its test, with the reason.
+    Hypothesis draws modules and inputs for each test. If a law applies to none of them, its test is
+    skipped with the reason.
 
     Args:
         subject: a class of modules, a module, a `TemplateExample`, or a strategy of one of the two.
         inputs: the arguments of a call as a tuple, a strategy of `(args, kwargs)`, or a function
-            that returns one of the two for a module; by default what `oryxstate.testing.inputs`
-            finds in the annotations.
+            that returns one of the two for a module; by default `oryxstate.testing.inputs` draws
+            them by the annotations.
         only: the names of laws to check, all of `LAWS` by default.
-        skip: the names of laws that need not hold.
-        batched: whether to map the calls over examples; by default they are if inputs are drawn
-            and there is a layer that sees the whole batch, as `nn.BatchNorm`.
+        skip: the names of laws to leave out.
+        batched: whether to map the calls over examples; by default they are if inputs are drawn and
+            a layer sees the whole batch, such as `nn.BatchNorm`.
         tolerance: how far floating-point results may be apart (see `check_module`).
 
     Returns:
@@ -78,7 +78,7 @@ def laws(
         def run(law: str, request: pytest.FixtureRequest) -> None:
             found: list[str | None] = []
 
-            __tracebackhide__ = True  # from pytest, which shows what the law or the body says
+            __tracebackhide__ = True  # pytest then shows the frame of the law or the body
 
             @hypothesis.settings(
                 phases=set(hypothesis.Phase) - {hypothesis.Phase.explain},
@@ -99,7 +99,7 @@ def laws(
             if None not in found:
                 pytest.skip(f"not applicable, {found[0]}")
 
-        del run.__wrapped__  # whose argument is no fixture
+        del run.__wrapped__  # its argument is not a fixture
         return pytest.mark.parametrize("law", params)(run)
 
     return decorate

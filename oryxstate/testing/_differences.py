@@ -1,4 +1,4 @@
-"""Where do two pytrees differ, and how?"""
+"""The first difference between two pytrees, in words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SHOWN = 6  # elements of an array that are printed; of larger ones, the one that differs most
+SHOWN = 6  # elements to print of an array; of larger arrays, the element that differs most
 
 
 class Difference(NamedTuple):
@@ -17,8 +17,8 @@ class Difference(NamedTuple):
 
     Attributes:
         path: where it is, a key path.
-        got: what the first has there, in words.
-        want: what the second has.
+        got: the value in the first pytree, in words.
+        want: the value in the second.
     """
 
     path: tuple
@@ -27,7 +27,7 @@ class Difference(NamedTuple):
 
 
 def difference(got: Any, want: Any, tolerance: float | None = None) -> Difference | None:
-    """The first leaf in which two pytrees differ in path, shape, dtype or value.
+    """Return the first leaf in which two pytrees differ in path, shape, dtype or value.
 
     Args:
         got: a pytree of arrays and other values.
@@ -43,7 +43,7 @@ def difference(got: Any, want: Any, tolerance: float | None = None) -> Differenc
 
 
 def type_difference(got: Any, want: Any) -> Difference | None:
-    """The first leaf in which two pytrees differ in path, shape, dtype or weak type."""
+    """Return the first leaf in which two pytrees differ in path, shape, dtype or weak type."""
 
     def of_types(mine: Any, other: Any) -> tuple[str, str] | None:
         types = _type(mine), _type(other)
@@ -85,7 +85,7 @@ def _of_values(got: Any, want: Any, tolerance: float | None) -> tuple[str, str] 
 
 
 def _apart(got: np.ndarray, want: np.ndarray) -> np.ndarray:
-    """How far numbers are apart: 0 if they are the same, infinitely far if one is not finite."""
+    """Return distances of numbers: 0 if they are the same, infinity if one is not finite."""
     if got.dtype == bool:
         return (got != want).astype(float)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -102,13 +102,13 @@ def _allowed(want: jax.Array, tolerance: float | None) -> float:
 
 
 def size_of(values: np.ndarray) -> float:
-    """The largest finite number of an array, at least 1."""
+    """Return the largest finite number of an array, at least 1."""
     sizes = np.abs(values[np.isfinite(values)])
     return max(1.0, float(sizes.max(initial=0)))
 
 
 def numbers(array: Any) -> np.ndarray:
-    """The values of an array in a dtype that NumPy calculates with: float64 for bfloat16."""
+    """Return the values of an array in a dtype that NumPy calculates with: float64 for bfloat16."""
     if is_key(array):
         array = jax.random.key_data(array)
     kind = jnp.issubdtype(array.dtype, jnp.floating)
@@ -116,12 +116,12 @@ def numbers(array: Any) -> np.ndarray:
 
 
 def _wide(array: np.ndarray) -> np.ndarray:
-    """Integers in a dtype in which a difference does not wrap."""
+    """Convert integers to a dtype in which a difference does not wrap."""
     return array.astype(object) if array.dtype.kind in "iu" else array
 
 
 def is_key(value: Any) -> bool:
-    """Whether a value is an array of typed random keys."""
+    """Return whether a value is an array of typed random keys."""
     return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
@@ -137,7 +137,7 @@ def _type(leaf: Any) -> str:
 
 
 def spec(array: Any) -> str:
-    """Dtype and shape in short: `float32[3,4]`."""
+    """Format dtype and shape: `float32[3,4]`."""
     array = jax.typeof(array)
     return f"{array.dtype.name}[{','.join(map(str, array.shape))}]"
 

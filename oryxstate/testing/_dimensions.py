@@ -1,4 +1,4 @@
-"""How long is each axis of an array, given the names that jaxtyping annotations have for them?"""
+"""Lengths of axes, from the names of axes in jaxtyping annotations."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _shapes = st.lists(_lengths, max_size=2).map(tuple)
 class Sizes:
     """Names of axes with their lengths, for several strategies of one test.
 
-    What strategies draw with one `Sizes` in one test case has one length for each name. A plain
-    mapping binds names too, but those that it leaves open are of each strategy alone.
+    Strategies that draw with one `Sizes` in one test case share one length for each name. A plain
+    mapping binds names too, but each strategy draws the names that it leaves open by itself.
 
     Args:
         lengths: an integer for each name, a tuple for a variadic one (`*batch`), or a strategy of
-            these; names that are not there get a length of 1 to 4, or up to two axes.
+            these; other names get a length of 1 to 4, or up to two axes.
 
     Examples:
         >>> from hypothesis import given
@@ -50,10 +50,10 @@ class Sizes:
 
 @dataclasses.dataclass
 class Scope:
-    """What names mean in one call or for the fields of one module, as jaxtyping keeps it.
+    """The lengths of named axes in one call or in the fields of one module, as in jaxtyping.
 
     Attributes:
-        given: names that hold for the modules inside too.
+        given: lengths that hold for the modules inside too.
         axes: lengths by name.
         variadic: shapes by the name of a variadic axis.
         trees: structures by the name in `PyTree[..., "T"]`.
@@ -75,21 +75,21 @@ class Scope:
             self.bind(name, length)
 
     def bind(self, name: str, length: Length) -> None:
-        """Give a name its meaning, unless it has one."""
+        """Bind a name to a length, unless it is bound."""
         known: dict[str, Any] = self.variadic if isinstance(length, tuple) else self.axes
         known.setdefault(name, length)
 
     def inner(self) -> Scope:
-        """The scope of a module inside: jaxtyping gives it names of its own."""
+        """Return the scope of a module inside, which has its own names in jaxtyping."""
         return Scope(self.given)
 
     def copy(self) -> Scope:
-        """The same names, of which more can be bound without binding them here."""
+        """Copy the scope; names bound in the copy are not bound here."""
         known = {name: dict(getattr(self, name)) for name in _BOUND}
         return dataclasses.replace(self, **known)
 
     def take(self, other: Scope) -> None:
-        """Bind what a copy has bound."""
+        """Bind the names that a copy has bound."""
         for name in _BOUND:
             getattr(self, name).update(getattr(other, name))
 
@@ -98,7 +98,7 @@ _BOUND = ("axes", "variadic", "trees")
 
 
 def scopes(sizes: Sizes | Mapping[str, Any] | None) -> st.SearchStrategy[Scope]:
-    """Strategy of the scope that a strategy with these sizes draws in."""
+    """Return a strategy of the scope that a strategy with these sizes draws in."""
     return sizes._scopes if isinstance(sizes, Sizes) else _scope(dict(sizes or {}))
 
 
@@ -140,7 +140,7 @@ class Axis(NamedTuple):
 
 @functools.cache
 def axes_of(shape: str) -> tuple[Axis, ...]:
-    """The axes of an annotation's shape, which jaxtyping has found to be valid.
+    """Return the axes of an annotation's shape, which jaxtyping has found to be valid.
 
     Examples:
         >>> [axis.text for axis in axes_of("*batch #n rows=3 n+1")]
@@ -164,7 +164,7 @@ def _axis(word: str) -> Axis:
 
 
 def draw_shape(draw: Any, shape: str, scope: Scope) -> tuple[int, ...]:
-    """Lengths for all axes, which bind the names that have none yet."""
+    """Draw lengths for all axes, and bind the names that have none yet."""
     lengths = [n for axis in axes_of(shape) for n in _axis_lengths(draw, axis, scope)]
     return (*scope.leading, *lengths)
 
@@ -205,7 +205,7 @@ def _name(axis: Axis, scope: Scope) -> str:
 
 
 def _computed(draw: Any, expression: str, scope: Scope) -> int:
-    """The length that an expression such as `n + 1` or `{self.size}` has."""
+    """Return the length that an expression such as `n + 1` or `{self.size}` has."""
     if "{" in expression:
         try:
             expression = eval(f"f'{expression}'", dict(scope.arguments))
@@ -224,7 +224,7 @@ def _computed(draw: Any, expression: str, scope: Scope) -> int:
 
 
 def bind_shape(shape: str, lengths: tuple[int, ...], scope: Scope) -> None:
-    """Give names the lengths that an array of this annotation has, if it fits."""
+    """Bind names to the lengths in an array of this annotation, if it fits."""
     axes = axes_of(shape)
     at = next((i for i, axis in enumerate(axes) if axis.variadic), len(axes))
     end = len(lengths) - (len(axes) - at - 1)  # of what a variadic axis stands for

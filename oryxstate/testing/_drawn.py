@@ -1,4 +1,4 @@
-"""On which modules and inputs are laws checked?"""
+"""The modules and inputs on which laws are checked, drawn by Hypothesis."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import hypothesis.strategies as st
 import jax
 
-from oryxstate._module import _pytree
 from oryxstate._module._base import Module
 from oryxstate.nn._template import Template
 from oryxstate.testing import _shown
@@ -16,6 +15,7 @@ from oryxstate.testing._inputs import inputs as inputs_of
 from oryxstate.testing._laws import Case
 from oryxstate.testing._laws._case import COUNT
 from oryxstate.testing._modules import modules
+from oryxstate.testing._walk import has_batched_rule
 
 
 def is_drawn(subject: Any) -> bool:
@@ -45,7 +45,7 @@ def cases(
     """
     module, specs = _module(draw, subject)
     if batched is None:
-        batched = inputs is None and _sees_batches(module)
+        batched = inputs is None and has_batched_rule(module)
     if callable(inputs):
         inputs = inputs(module)
     if inputs is None:
@@ -78,15 +78,3 @@ def _module(draw: st.DrawFn, subject: Any) -> tuple[Any, tuple]:
 
 
 _shown.show(Case)
-
-
-def _sees_batches(module: Any) -> bool:
-    found: list[bool] = []
-
-    def look(part: Any, path: str) -> Any:
-        found.append(type(part).call_batched is not None)
-        _pytree.map_children(look, part, path)
-        return part
-
-    _pytree.map_modules(look, module, "")
-    return any(found)

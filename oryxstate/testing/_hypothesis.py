@@ -1,6 +1,6 @@
-"""Which names of Hypothesis that it does not document are used, and for what?
+"""Undocumented names of Hypothesis that this package uses.
 
-Each stands in one function. They are there in the releases from 6.130 to 6.170; a test calls all.
+Each is used in one function. They exist in the releases from 6.130 to 6.170; a test calls them all.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from hypothesis.vendor import pretty as _pretty
 
 
 def resolve_types(package: str, resolver: Callable[[Any], st.SearchStrategy[Any] | None]) -> None:
-    """Ask `resolver` in `st.from_type` for every type that nobody registered.
+    """Let `st.from_type` ask `resolver` for every type that nobody registered.
 
-    `st.register_type_strategy` is for one type and none of its subclasses
+    `st.register_type_strategy` covers one type and not its subclasses
     (https://github.com/HypothesisWorks/hypothesis/issues/3634).
     """
     _types._global_extra_lookup[package] = resolver
 
 
 def is_registered(kind: type) -> bool:
-    """Whether the user gave `st.register_type_strategy` a strategy for this class."""
+    """Return whether the user gave `st.register_type_strategy` a strategy for this class."""
     return kind in _types._global_type_lookup
 
 
 def print_as(kind: type, show: Callable[[Any], str]) -> None:
-    """Print the values of a class in this way where an example is reported.
+    """Set how Hypothesis prints the values of a class in reports of examples.
 
-    Hypothesis asks first for a printer of the class by its name, and only then prints it as it
-    prints dataclasses.
+    Hypothesis looks for a printer registered by class name before it prints dataclasses its own
+    way.
     """
     _pretty.for_type_by_name(
         kind.__module__, kind.__name__, lambda value, printer, cycle: printer.text(show(value))

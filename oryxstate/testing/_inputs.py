@@ -1,4 +1,4 @@
-"""With which inputs can a module be called?"""
+"""The strategy of inputs with which a module can be called."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from hypothesis import strategies as st
 
-from oryxstate._module import _pytree
+from oryxstate._annotations import _hints
 from oryxstate._module._base import Module
 from oryxstate._module._derive import nothing_written
 from oryxstate._module._keywords import RNG, taken_inside
+from oryxstate._module._pytree import modules
 from oryxstate._tree import ArraySpec
 from oryxstate.testing._arrays import arrays, keys
 from oryxstate.testing._dimensions import Scope, Sizes, scopes
-from oryxstate.testing._hints import field_hints
 from oryxstate.testing._parameters import (
     Parameters,
     draw_arguments,
@@ -24,6 +24,7 @@ from oryxstate.testing._parameters import (
     written,
 )
 from oryxstate.testing._values import Drawing, Place, bind, values_at
+from oryxstate.testing._walk import has_batched_rule
 
 
 def inputs(
@@ -131,7 +132,7 @@ def _of_spec(spec: ArraySpec, leading: tuple[int, ...]) -> st.SearchStrategy[Any
 
 def _bind_fields(module: Module, scope: Scope) -> None:
     """Give names the lengths that they have in a module, or else in all modules inside it."""
-    own, *inner = _inside(module)
+    own, *inner = (each for _, each in modules(module))
     _bind_own(own, scope)
     found: dict[tuple[type, str], set[Any]] = {}
     for each in inner:
@@ -146,31 +147,16 @@ def _bind_fields(module: Module, scope: Scope) -> None:
 
 
 def _bind_own(module: Module, scope: Scope) -> None:
-    for name, hint in field_hints(type(module)).items():
+    for name, hint in _hints.of_fields(type(module)).items():
         if name in module.__layout__.data:
             bind(hint, getattr(module, name), scope)
 
 
-def _inside(module: Module) -> list[Module]:
-    """A module and all modules in it."""
-    found: list[Module] = []
-
-    def look(each: Any, path: str) -> Any:
-        found.append(each)
-        _pytree.map_children(look, each, path)
-        return each
-
-    _pytree.map_modules(look, module, "")
-    return found
-
-
 def _keywords_of(module: Module, call: Parameters, *, batched: bool) -> dict[str, Any]:
     """Strategies for the keywords that the call of a module needs, or that layers in it do."""
-    inside = _inside(module)
-    whole = any(type(each).call_batched is not None for each in inside)  # type: ignore[attr-defined]
-    modes = st.just(False) if whole and not batched else st.booleans()
+    modes = st.just(False) if has_batched_rule(module) and not batched else st.booleans()
     found: dict[str, Any] = {}
-    for each in inside:
+    for _, each in modules(module):
         parameters = parameters_of(written(type(each)), f"`{type(each).__name__}.call`", "{}")
         for name, needed in each.__keywords__.items():
             if needed and name not in call.signature:

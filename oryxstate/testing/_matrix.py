@@ -1,4 +1,4 @@
-"""With which Pythons and JAX releases is a model to be tested?"""
+"""The Python and JAX releases to test a model with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _RANGES = {
 
 
 def jax_matrix() -> list[dict[str, str]]:
-    """The oldest and the newest JAX for each supported Python, as the matrix of a CI job.
+    """Return the oldest and the newest JAX for each supported Python, as the matrix of a CI job.
 
     `pytest --ox-jax-matrix` prints it as JSON.
 

@@ -1,4 +1,4 @@
-"""Which modules of a class are there?"""
+"""Strategies of the modules of a class."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import FailedHealthCheck
 from jaxtyping import Float
 
+from oryxstate._annotations import _hints
 from oryxstate._module import _construct
 from oryxstate._module._base import Module
 from oryxstate.nn._layer import Layer
@@ -19,7 +20,6 @@ from oryxstate.nn._rng import Rng
 from oryxstate.testing import _hypothesis, _shown
 from oryxstate.testing._arrays import arrays, is_array_hint, keys
 from oryxstate.testing._dimensions import Scope, Sizes, scopes
-from oryxstate.testing._hints import field_hints
 from oryxstate.testing._parameters import Parameters, draw_arguments, drawn, parameters_of
 from oryxstate.testing._templates import CATALOGUE, templates
 from oryxstate.testing._values import Drawing, draws
@@ -27,7 +27,7 @@ from oryxstate.testing._values import Drawing, draws
 M = TypeVar("M", bound=Module)
 
 _KNOWN: dict[type, dict[str, Any]] = {Rng: {"key": keys()}}  # says no more than `jax.Array`
-_HOPELESS = 60  # refused examples, with none that was taken; Hypothesis gives up soon after
+_HOPELESS = 60  # refused examples without an accepted one; Hypothesis gives up soon after
 
 
 class Refused(NamedTuple):
@@ -43,22 +43,22 @@ class Refused(NamedTuple):
 def modules(
     kind: type[M], /, *, sizes: Sizes | Mapping[str, Any] | None = None, **fields: Any
 ) -> st.SearchStrategy[M]:
-    """Strategy of the modules of a class.
+    """Return a strategy of the modules of a class.
 
-    Fields are drawn by their annotations, or have their defaults; modules inside likewise. Names
-    of axes have one length in all fields of one module, and others in the modules inside, as for
+    Fields are drawn by their annotations, or have their defaults; modules inside likewise. Names of
+    axes have one length in all fields of one module, and others in the modules inside, as for
     jaxtyping; those in `sizes` hold for these too. A class with an `__init__` of its own is called
-    with arguments drawn by the annotations of that; a layer with `initialize` is made by one of its
-    `templates`. What `__init__` or `__post_init__` refuse with a `ValueError` or `TypeError` is no
-    example. `st.from_type(kind)` is `modules(kind)`.
+    with arguments drawn by the annotations of that; a layer with `initialize` is made from one of
+    its `templates`. Examples that `__init__` or `__post_init__` refuse with a `ValueError` or
+    `TypeError` are drawn again. `st.from_type(kind)` is `modules(kind)`.
 
     Args:
-        kind: the class; if it is abstract, all classes that are made of it.
+        kind: the class; if it is abstract, its concrete subclasses.
         sizes: lengths of axes by name; a `Sizes` shares them with other strategies.
         **fields: strategies, or values, for fields or for parameters of `__init__`.
 
     Raises:
-        TypeError: if it is no class of modules, or has no such field.
+        TypeError: if it is not a class of modules, or has no such field.
 
     Examples:
         >>> from hypothesis import find
@@ -93,7 +93,7 @@ def _modules(
 
 @draws(Module)
 def _draw_inside(drawing: Drawing, kind: Any) -> Any:
-    """A module in a field of another, or among the arguments of a call."""
+    """Draw a module in a field of another, or among the arguments of a call."""
     return _draw(drawing.inside(), kind, {})
 
 
@@ -105,7 +105,7 @@ def _draw(drawing: Drawing, kind: Any, fields: Mapping[str, Any]) -> Any:
 
 
 def _concrete(kind: Any) -> list[Any]:
-    """The classes to make instead of an abstract one."""
+    """Return the concrete subclasses of an abstract class."""
     if kind in (Module, Layer):
         return list(CATALOGUE)
     below = [each for sub in kind.__subclasses__() for each in (sub, *sub.__subclasses__())]
@@ -120,7 +120,7 @@ def _concrete(kind: Any) -> list[Any]:
 
 @st.composite
 def _attempt(draw: Any, outer: Drawing, kind: Any, fields: Mapping[str, Any]) -> Any:
-    """A module, or how it was refused; names get their lengths only if it is not."""
+    """Draw a module, or how it was refused; names get their lengths only on success."""
     drawing = outer.attempt(draw)
     prepare = _prepare_layer if issubclass(kind, Layer) else _prepare
     make, how = prepare(drawing, kind, fields)
@@ -160,19 +160,19 @@ def _prepare_layer(drawing: Drawing, kind: Any, fields: Mapping[str, Any]) -> tu
 
 
 def _parameters(kind: Any) -> Parameters:
-    """What the constructor of a class takes."""
+    """Return the parameters of the constructor of a class."""
     name = kind.__name__
     found = parameters_of(kind.__init__, name, f"`modules({name}, {{}}=strategy)`").without("self")
     if not kind.__generated_init__:
         return found
-    hints = {field: _for_kind(kind, field, hint) for field, hint in field_hints(kind).items()}
+    hints = {field: _for_kind(kind, field, hint) for field, hint in _hints.of_fields(kind).items()}
     return found._replace(hints=hints)
 
 
 def _for_kind(kind: Any, field: str, hint: Any) -> Any:
-    """An array that is learned is one of floats, if nothing else is said."""
+    """Narrow the annotation of a learned array to floats, unless it says otherwise."""
     info = kind.__layout__.infos.get(field)
-    learned = info is not None and info.kind in ("param", "child")
+    learned = info is not None and (info.is_param or info.is_child)
     return Float[jax.Array, "..."] if learned and hint is jax.Array else hint
 
 
@@ -197,7 +197,7 @@ def _count_refused(failed: dict[type, Any], kind: type, error: Exception) -> Non
 
 
 def _resolve(hint: Any) -> st.SearchStrategy[Any] | None:
-    """The strategy for `st.from_type` of a module class or an annotation of arrays."""
+    """Return the strategy for `st.from_type` of a module class or an annotation of arrays."""
     kind = get_origin(hint) or hint
     if inspect.isclass(kind) and issubclass(kind, Module):
         return modules(kind)

@@ -1,4 +1,4 @@
-"""With which arguments can a function be called, by the annotations of its parameters?"""
+"""Arguments of a function, drawn by the annotations of its parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from oryxstate.testing._hints import field_hints, parameter_hints
+from oryxstate._annotations import _hints
 from oryxstate.testing._values import (
     UNSAID,
     Drawing,
@@ -22,12 +22,12 @@ from oryxstate.testing._values import (
 
 
 class Parameters(NamedTuple):
-    """The parameters of a function, and how they are spoken of.
+    """The parameters of a function, with their names for messages.
 
     Attributes:
         signature: by name, without `self`.
         hints: their annotations, evaluated.
-        owner: as "`Net.call`".
+        owner: the name of the function, such as "`Net.call`".
         remedy: how to give a strategy for one of them, with a place for its name.
     """
 
@@ -37,23 +37,23 @@ class Parameters(NamedTuple):
     remedy: str
 
     def place(self, name: str) -> Place:
-        """What a parameter is called in messages."""
+        """Return the name of a parameter for messages."""
         return Place(f"`{name}` of {self.owner}", self.remedy.format(name))
 
     def without(self, *names: str) -> Parameters:
-        """All but some."""
+        """Leave out some parameters."""
         rest = {n: p for n, p in self.signature.items() if n not in names}
         return self._replace(signature=rest)
 
 
 def parameters_of(function: Callable[..., Any], owner: str, remedy: str) -> Parameters:
-    """The parameters of a function, or of a method with `self`."""
+    """Return the parameters of a function, or of a method with `self`."""
     signature = dict(inspect.signature(function).parameters)
-    return Parameters(signature, parameter_hints(function), owner, remedy)
+    return Parameters(signature, _hints.of_function(function), owner, remedy)
 
 
 def written(kind: Any) -> Callable[..., Any]:
-    """The method of a module class that its author wrote: `call` or `call_and_update`."""
+    """Return the method of a module class that its author wrote: `call` or `call_and_update`."""
     hand = [m for m in (kind.call, kind.call_and_update) if hasattr(m, "__wrapped__")]
     return hand[0] if hand else kind.call
 
@@ -61,16 +61,16 @@ def written(kind: Any) -> Callable[..., Any]:
 def draw_arguments(
     drawing: Drawing, parameters: Parameters, given: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments; names of axes are shared among them.
+    """Draw positional and keyword arguments that share names of axes.
 
     Args:
         drawing: what to draw with.
         parameters: of the function.
-        given: strategies or values for some of them, by name. What they are drawn first, so that
-            the others fit them.
+        given: strategies or values for some of them, by name. These are drawn first, so that the
+            others can match them.
 
     Raises:
-        NoStrategy: if there is no telling what a parameter takes, which has no default.
+        NoStrategy: if the annotation of a parameter without a default does not say what it takes.
     """
     known = {name: drawn(drawing.draw, value) for name, value in given.items()}
     for name, value in known.items():
@@ -94,12 +94,12 @@ def draw_arguments(
 
 
 def drawn(draw: Any, value: Any) -> Any:
-    """A value that a user gave, or one of the strategy that they gave."""
+    """Return a given value, or draw one from a given strategy."""
     return draw(value) if isinstance(value, st.SearchStrategy) else value
 
 
 def _some(drawing: Drawing, parameters: Parameters, name: str) -> list[Any]:
-    """The value of a parameter, several for `*args`, none for a keyword whose default is used."""
+    """Draw values of a parameter: several for `*args`, none for a keyword left at its default."""
     parameter, place = parameters.signature[name], parameters.place(name)
     hint = parameters.hints.get(name, parameter.empty)
     if parameter.kind is parameter.VAR_POSITIONAL:
@@ -119,9 +119,9 @@ def _some(drawing: Drawing, parameters: Parameters, name: str) -> list[Any]:
 
 @draws(object)
 def _draw_dataclass(drawing: Drawing, kind: Any) -> Any:
-    """A plain dataclass, an Equinox module or a NamedTuple, in the scope around it."""
+    """Draw a plain dataclass, an Equinox module or a NamedTuple, in the surrounding scope."""
     signature = dict(inspect.signature(kind).parameters)
-    hints = {**parameter_hints(kind.__init__), **field_hints(kind)}
+    hints = {**_hints.of_function(kind.__init__), **_hints.of_fields(kind)}
     remedy = f"`st.register_type_strategy({kind.__name__}, ...)`"
     args, kwargs = draw_arguments(
         drawing, Parameters(signature, hints, f"`{kind.__name__}`", remedy), {}

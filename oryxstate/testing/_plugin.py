@@ -1,8 +1,8 @@
-"""What does pytest offer to those who test models?
+"""The pytest plugin: options, a marker and fixtures.
 
-An installed package has this file as the module `pytest_oryxstate`, since pytest imports it before
-the first conftest.py: were JAX imported by then, what a conftest.py sets in the environment would
-come too late. For the same reason the functions import what they need.
+In an installed package this file is the module `pytest_oryxstate`. Pytest imports it before the
+first conftest.py; if it imported JAX, environment variables set in a conftest.py would come too
+late. For the same reason the imports of JAX are inside the functions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ STRICT = "promotion", "rank", "nans"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of the command line."""
+    """Add the options of the command line."""
     group = parser.getgroup("oryxstate", "models of oryxstate")
     group.addoption(
         "--ox-max-examples",
@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marker of each law."""
+    """Register the marker of laws."""
     config.addinivalue_line(
         "markers",
         "ox_law(name): the law that a test of `oryxstate.testing.laws` checks; choose some with "
@@ -63,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """Print the matrix, if that is asked for."""
+    """Print the matrix, if asked to."""
     if not config.getoption("--ox-jax-matrix"):
         return None
     from oryxstate.testing._matrix import jax_matrix
@@ -74,7 +74,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Run a test as the options say."""
+    """Run a test under the options."""
     with contextlib.ExitStack() as stack:
         for context in _contexts(item.config):
             stack.enter_context(context)

@@ -1,4 +1,4 @@
-"""Which code makes a value again?"""
+"""Python code that rebuilds a value, for reports of failing examples."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from oryxstate.testing import _hypothesis
 
 # Where functions of JAX are found, by the names that code has for these places.
 _PLACES = {"jnp": jnp, "jax.nn": jax.nn, "jax.lax": jax.lax, "jax": jax, "jax.random": jax.random}
-_LARGE = 8  # of more elements than these an array that is constant is written as `jnp.full`
+_LARGE = 8  # constant arrays with more elements are written as `jnp.full`
 
 _made: weakref.WeakKeyDictionary[Module, Callable[[], str]] = weakref.WeakKeyDictionary()
 
 
 def code(value: Any) -> str:
-    """Code that makes a value again, exactly.
+    """Return code that rebuilds a value exactly.
 
-    It is an expression of `jax`, `jnp`, `np`, `rebuild`, and the names of classes and functions.
-    Known are modules, arrays, keys, specs, templates, functions, and containers and dataclasses of
-    such; of anything else it is the `repr`.
+    It is an expression of `jax`, `jnp`, `np`, `rebuild`, and the names of classes and functions. It
+    covers modules, arrays, keys, specs, templates, functions, and containers and dataclasses of
+    these; anything else becomes its `repr`.
 
     Args:
         value: such a value.
@@ -58,9 +58,9 @@ def code(value: Any) -> str:
 
 
 def rebuild(kind: type, **fields: Any) -> Any:
-    """A module with these fields, made without its `__init__`.
+    """Make a module with these fields, without its `__init__`.
 
-    For modules that their constructor does not give back from their fields.
+    Use it for modules whose constructor does not accept their fields.
 
     Args:
         kind: the class.
@@ -84,7 +84,7 @@ def rebuild(kind: type, **fields: Any) -> Any:
 
 
 def remember(module: Module, how: Callable[[], str]) -> None:
-    """Note the code that made a module, which is shorter than its arrays."""
+    """Record the code that made a module, which is shorter than its arrays."""
     _made[module] = how
 
 
@@ -94,7 +94,7 @@ def show(kind: type) -> None:
 
 
 def call(function: str, args: Any = (), kwargs: Any = None) -> str:
-    """The code of a call with these arguments."""
+    """Return the code of a call with these arguments."""
     named = [f"{name}={code(value)}" for name, value in (kwargs or {}).items()]
     return f"{function}({', '.join([*map(code, args), *named])})"
 
@@ -105,7 +105,7 @@ def _module(module: Module) -> str:
     short = {n: v for n, v in fields.items() if not _is_default(layout.fields[n], v)}
     try:
         twin = kind(**short)
-    except Exception:  # whatever a constructor raises, it is not the one
+    except Exception:  # whatever it raises, this constructor does not rebuild the module
         return call("rebuild", (kind,), short)
     same = all(same_value(getattr(twin, name), value) for name, value in fields.items())
     return call(kind.__name__, (), short) if same else call("rebuild", (kind,), short)
@@ -119,7 +119,7 @@ def _is_default(field: dataclasses.Field, value: Any) -> bool:
 
 
 def same_value(one: Any, other: Any) -> bool:
-    """Whether two values have the same structure and the same arrays, bit for bit."""
+    """Return whether two values have the same structure and the same arrays, bit for bit."""
     leaves, structure = jax.tree.flatten(one)
     others, other_structure = jax.tree.flatten(other)
     return structure == other_structure and all(map(_same_leaf, leaves, others))
@@ -170,7 +170,7 @@ def _nested(x: Any) -> str:
 
 
 def _number(x: Any) -> str:
-    """The shortest text that is the number in its dtype."""
+    """Return the shortest text of the number in its dtype."""
     if isinstance(x, complex | np.complexfloating):
         return f"complex({_number(x.real)}, {_number(x.imag)})"
     if isinstance(x, bool | int | np.bool_ | np.integer):
@@ -212,7 +212,7 @@ def _member(value: enum.Enum) -> str:
 
 
 def _name(function: Any) -> str:
-    """The name of a class or a function, with its place if that is JAX."""
+    """Return the name of a class or a function, qualified if it belongs to JAX."""
     name = getattr(function, "__name__", None)
     if name is None:
         return repr(function)

@@ -1,4 +1,4 @@
-"""Which layers can be configured, and for which inputs?"""
+"""Strategies of layer configurations, with the inputs that the layers take."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from oryxstate.testing._dimensions import Scope
 from oryxstate.testing._parameters import draw_arguments, parameters_of, written
 from oryxstate.testing._values import Drawing, draws
 
-_VECTOR = Float[Array, "features"]  # what an input is if nothing is said
+_VECTOR = Float[Array, "features"]  # an input without an annotation
 
 
 def templates(kind: type[Layer] | None = None) -> st.SearchStrategy[TemplateExample]:
-    """Strategy of templates of layers, with the specs of inputs that they take.
+    """Return a strategy of templates of layers, with the specs of inputs that they take.
 
-    The configurations of the layers of `oryxstate.nn` are those that are valid. Of another layer
-    the arguments of `initialize` and the inputs of `call` are drawn by their annotations.
+    For layers of `oryxstate.nn` all configurations are valid. For other layers the arguments of
+    `initialize` and the inputs of `call` are drawn by their annotations.
 
     Args:
         kind: the class of the layers; any of `oryxstate.nn` if None.
 
     Raises:
-        TypeError: if it is no class of layers that can be made.
+        TypeError: if it is not a concrete class of layers.
 
     Examples:
         >>> from hypothesis import find
@@ -53,7 +53,7 @@ def templates(kind: type[Layer] | None = None) -> st.SearchStrategy[TemplateExam
 
 @st.composite
 def _by_annotations(draw: Any, kind: Any) -> TemplateExample:
-    """A template of a layer that is not in the catalogue."""
+    """Draw a template of a layer that is not in the catalogue."""
     name, drawing = kind.__name__, Drawing(draw, Scope({}))
     remedy = f"`ox.init({name}.of(...))` of your own"
     config = parameters_of(kind.initialize, f"{name}.initialize", remedy)
@@ -82,4 +82,4 @@ def _draw_template(drawing: Drawing, kind: Any) -> Any:
 
 for _kind in (TemplateExample, Template, ArraySpec):
     _shown.show(_kind)
-del _catalogue_parts  # it has put its layers into the catalogue
+del _catalogue_parts  # imported for the layers that it adds to the catalogue

@@ -1,4 +1,4 @@
-"""Which values are there for an annotation?"""
+"""Values for an annotation."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import jaxtyping
 from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument, ResolutionFailed
 
+from oryxstate._annotations import _hints
 from oryxstate.testing import _arrays, _hypothesis
 from oryxstate.testing._dimensions import Scope, Sizes, bind_shape, scopes
-from oryxstate.testing._hints import Unresolved
 
 # By the number of arguments; those of JAX are pickled by their names.
 _FUNCTIONS: dict[int, list[Callable[..., Any]]] = {
@@ -25,18 +25,18 @@ _FUNCTIONS: dict[int, list[Callable[..., Any]]] = {
     2: [jnp.hypot, jnp.arctan2],
 }
 UNSAID = "has no annotation that says what it is"
-_DEEP = 3  # so many modules inside one another: where there is a choice, no further
+_DEEP = 3  # nested modules; below, a union draws its first member
 
 
 class NoStrategy(TypeError):
-    """There is no telling which values an annotation has."""
+    """An annotation does not say which values fit it."""
 
 
 class Place(NamedTuple):
-    """What is drawn, for messages.
+    """The name of a drawn value, for messages.
 
     Attributes:
-        name: as "field `kernel` of Dense".
+        name: such as "field `kernel` of Dense".
         remedy: how to give a strategy for it.
     """
 
@@ -44,19 +44,19 @@ class Place(NamedTuple):
     remedy: str
 
     def error(self, reason: str) -> NoStrategy:
-        """The error that it cannot be drawn."""
+        """Make the error for a value that cannot be drawn."""
         return NoStrategy(f"{self.name} {reason}. Give a strategy for it: {self.remedy}.")
 
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """What one example is drawn with.
+    """The context in which one example is drawn.
 
     Attributes:
-        draw: Hypothesis's.
-        scope: what names of axes mean.
-        failed: how many examples of each class its validation refused, until it took one.
-        depth: how many modules stand around.
+        draw: the `draw` function of Hypothesis.
+        scope: the lengths of named axes.
+        failed: the number of refused examples of each class, until one is accepted.
+        depth: the number of enclosing modules.
     """
 
     draw: Any
@@ -65,16 +65,16 @@ class Drawing:
     depth: int = 0
 
     def inside(self) -> Drawing:
-        """For a module inside, which has names of its own."""
+        """Return the drawing for a module inside, which has its own names of axes."""
         return Drawing(self.draw, self.scope.inner(), self.failed, self.depth + 1)
 
     def attempt(self, draw: Any) -> Drawing:
-        """For an example that may be refused: the scope stays as it is."""
+        """Return the drawing for an example that may be refused; it leaves this scope unchanged."""
         return dataclasses.replace(self, draw=draw, scope=self.scope.copy())
 
 
 def values(hint: Any, *, sizes: Sizes | Mapping[str, Any] | None = None) -> st.SearchStrategy[Any]:
-    """Strategy of what an annotation stands for.
+    """Return a strategy of the values that fit an annotation.
 
     Args:
         hint: an annotation of arrays; a module class; `PyTree[...]`; a union, `Literal`, tuple,
@@ -96,7 +96,7 @@ def values(hint: Any, *, sizes: Sizes | Mapping[str, Any] | None = None) -> st.S
 def values_at(
     hint: Any, place: Place, sizes: Sizes | Mapping[str, Any] | None = None
 ) -> st.SearchStrategy[Any]:
-    """Strategy of `values` that says what they are for."""
+    """Return a strategy of `values`, with the place to name in errors."""
     return _values(hint, place, scopes(sizes), {})
 
 
@@ -111,7 +111,7 @@ _CLASSES: dict[type, Callable[[Drawing, Any], Any]] = {}
 
 
 def draws(kind: type) -> Callable[[Callable[[Drawing, Any], Any]], Callable[[Drawing, Any], Any]]:
-    """Decorate what draws the instances of a class and of its subclasses."""
+    """Register the function that draws instances of a class and its subclasses."""
 
     def register(function: Callable[[Drawing, Any], Any]) -> Callable[[Drawing, Any], Any]:
         _CLASSES[kind] = function
@@ -121,13 +121,13 @@ def draws(kind: type) -> Callable[[Callable[[Drawing, Any], Any]], Callable[[Dra
 
 
 def draw_value(drawing: Drawing, hint: Any, place: Place) -> Any:
-    """One value of an annotation.
+    """Draw one value of an annotation.
 
     Raises:
-        NoStrategy: if there is no telling which values it has.
+        NoStrategy: if the annotation does not say which values fit it.
     """
     draw = drawing.draw
-    if isinstance(hint, Unresolved):
+    if isinstance(hint, _hints.Unresolved):
         raise place.error(f"is annotated `{hint.text}`, which has no meaning here ({hint.error})")
     if _arrays.is_array_hint(hint):
         return _arrays.draw_array(draw, hint, drawing.scope, _arrays.Policy())
@@ -151,7 +151,7 @@ def draw_value(drawing: Drawing, hint: Any, place: Place) -> Any:
 
 
 def says_nothing(hint: Any) -> bool:
-    """Whether an annotation is none, or as good as none."""
+    """Return whether an annotation is missing or says nothing."""
     return hint in (Any, object, inspect.Parameter.empty)
 
 
@@ -227,7 +227,7 @@ _CONTAINERS: dict[Any, Callable[[Drawing, tuple, Place], Any]] = {
 
 
 def _pytree(drawing: Drawing, hint: Any, place: Place) -> Any:
-    """A tree of the structure that the annotation names, with leaves drawn one by one."""
+    """Draw a tree of the structure that the annotation names, leaf by leaf."""
     leaf_hint, names = getattr(hint, "leaftype", jax.Array), getattr(hint, "structure", None)
     leaf_hint = jax.Array if leaf_hint is Any else leaf_hint
     tree = 0
@@ -256,7 +256,7 @@ def _structure(drawing: Drawing, name: str) -> Any:
 
 
 def bind(hint: Any, value: Any, scope: Scope) -> None:
-    """Give the names in an annotation the lengths that a value of it has."""
+    """Bind the names in an annotation to the lengths in a value of it."""
     if _arrays.is_union(hint):
         for arm in typing.get_args(hint):
             bind(arm, value, scope)

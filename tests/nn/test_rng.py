@@ -1,4 +1,4 @@
-"""Does a key that a model keeps give another key at each call, wherever that stands?"""
+"""A key that a model keeps as state gives another key at each call (S15)."""
 
 from __future__ import annotations
 

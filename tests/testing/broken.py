@@ -223,8 +223,8 @@ BROKEN = {
     "wrong annotation": Broken(
         lambda: (WrongField(jnp.ones((2, 3)), jnp.zeros(2)), X),
         "annotations_hold",
-        r"field `bias` is annotated Float\[Array, 'outputs'\], but is float32\[2\], after field "
-        r"`kernel`.*float32\[2,3\]",
+        r'field `bias` of WrongField is annotated Float\[Array, "outputs"\], but got '
+        r"float32\[2\], with inputs=2, outputs=3",
     ),
     "static array": Broken(
         lambda: (StaticArray(Table("ones", jnp.ones(3))), X),

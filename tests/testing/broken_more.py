@@ -87,6 +87,15 @@ class WrongOutput(ox.Module):
         return x @ self.kernel
 
 
+class HoldsWrongOutput(ox.Module):
+    """Only a layer in it says what is not so."""
+
+    layers: list[WrongOutput]
+
+    def call(self, x):
+        return self.layers[0](x)
+
+
 class ChangesStructure(ox.Module):
     """Assigns a longer list, which the library refuses."""
 
@@ -243,7 +252,13 @@ BROKEN = {
     "wrong annotation of the output": Broken(
         lambda: (WrongOutput(jnp.ones((3, 2))), X),
         "annotations_hold",
-        r"the output is annotated Float\[Array, 'n'\], but is float32\[2\], after argument `x`",
+        r'the output of `WrongOutput.call` is annotated Float\[Array, "n"\], but got float32\[2\], '
+        r"with inputs=3, outputs=2, n=3",
+    ),
+    "wrong annotation of the output of a layer inside": Broken(
+        lambda: (HoldsWrongOutput([WrongOutput(jnp.ones((3, 2)))]), X),
+        "annotations_hold",
+        r"the output of `WrongOutput.call` at 'layers\[0\]' is annotated",
     ),
     "a static field set from outside": Broken(
         _set_behind, "pytree_round_trip", r"the static field `step` is 1, but was .*1\., 2\., 4\."

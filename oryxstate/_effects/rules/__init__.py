@@ -1,4 +1,6 @@
-"""One file per higher-order primitive of JAX: how state passes through it. Importing installs them.
+"""The rules by which state passes through JAX's higher-order primitives, one file for each.
+
+Importing this package installs them.
 
 A rule is asked when its primitive is bound. If state is touched inside, it rebuilds the primitive
 with JAX's public function, the state as extra inputs and outputs, so that whatever JAX does next
@@ -8,6 +10,7 @@ with JAX's public function, the state as extra inputs and outputs, so that whate
 from oryxstate import _jax
 from oryxstate._effects.rules import (
     call,
+    callback,
     cond,
     custom_derivatives,
     custom_vmap,
@@ -33,3 +36,5 @@ _jax.intercept(_jax.LINEAR_SOLVE, linear_solve.rule)
 _jax.intercept(_jax.HI_PRIMITIVE, hi_primitive.rule)
 if _jax.EVAL_JAXPR is not None:
     _jax.intercept(_jax.EVAL_JAXPR, call.rule)
+for primitive in _jax.CALLBACKS:
+    _jax.intercept(primitive, callback.rule_of(primitive))

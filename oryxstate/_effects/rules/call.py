@@ -1,4 +1,4 @@
-"""How does state pass through a primitive that only calls a jaxpr?"""
+"""Primitives that only call a jaxpr."""
 
 from __future__ import annotations
 

@@ -1,162 +1,142 @@
-"""How does state pass through functions with `jax.custom_jvp` or `jax.custom_vjp`?
+"""State through functions with a derivative of their own: `custom_jvp`, `custom_vjp`, their like.
 
-The new state is that of the function itself, with its natural derivative; the outputs keep the
-user's rule, whose own writes are dropped. JAX would run only the rule under differentiation, and
-the update would be lost, or made twice, with it.
+The outputs keep the user's rule, whose own writes are dropped; the new state is that of the
+function itself, with its natural derivative. The rule says nothing of state that the function
+reads: a derivative with respect to that is refused, as JAX refuses one with respect to what such
+a function closes over.
 """
 
 from __future__ import annotations
 
-import functools
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.custom_derivatives import SymbolicZero
 
 from oryxstate import _jax
-from oryxstate._effects import _frames, _purify
-from oryxstate._effects._names import touches_state
+from oryxstate._effects import _frames
+from oryxstate._effects._derivatives import with_own_derivative
+from oryxstate._effects._functionalize import declares, pure_uncached, reaching_outputs, thread
+from oryxstate._effects._names import FUNCTION, touches_state
+from oryxstate._errors import EffectError
 
 
 def jvp_rule(trace, args, params):
     """Rebuild a stateful `custom_jvp` function."""
-    return _rule(_with_jvp, _jax.CUSTOM_JVP, trace, args, params)
+    return _rule(_jax.CUSTOM_JVP, _jax.JVPSubfuns, trace, args, params)
 
 
 def vjp_rule(trace, args, params):
     """Rebuild a stateful `custom_vjp` function."""
-    return _rule(_with_vjp, _jax.CUSTOM_VJP, trace, args, params)
+    return _rule(_jax.CUSTOM_VJP, _jax.VJPSubfuns, trace, args, params)
 
 
-def _rule(rebuild, primitive, trace, args, params):
-    if not _frames.any_open():
+def _rule(primitive, kind, trace, args, params):
+    if not _frames.active():
         return None
     with _jax.set_current_trace(trace):
         parent = _jax.parent_of_unmapped(trace, args, params["subfuns"][0])
         if parent is not None:
             return _jax.bind_at(primitive, parent, args, params)
-        jaxpr = _jax.stage_subfun(params["subfuns"][0], args, touches_state)
-        if jaxpr is None:
-            return None
-        if _purify.declares(jaxpr):  # an initialization, of which nobody asks the derivative
-            return _jax.evaluate(jaxpr, args)
-        state = _purify.State((jaxpr, args))
-        function = rebuild(
-            jaxpr, _original(primitive, params), _jax.is_custom_root(params["subfuns"][0])
-        )
-        out, new = function(state.fixed, state.changing, list(args))
-        state.assign(new)
-        _jax.leave_one_output_tree(params["subfuns"])
+        custom = kind(params)
+        jaxpr = custom.stage(args, touches_state)
+    if jaxpr is None:
+        return None
+    out = rebuild(trace, custom, jaxpr, args)
+    _jax.leave_one_output_tree(params["subfuns"])
     return out
 
 
-def _original(primitive, params):
-    """The function as the user defined it, reading from `held` and writing nothing."""
+def rebuild(trace, custom, jaxpr, args):
+    """Rebuild a function with a derivative of its own, whose body `jaxpr` touches state."""
+    if declares(jaxpr):  # an initialization, of which nobody asks the derivative
+        with _jax.set_current_trace(trace):
+            return _jax.evaluate(jaxpr, args)
+    run = pure_uncached(jaxpr)
 
-    def function(held, *args):
-        def without_writes(fun):
-            def run(*xs):
-                with _frames.replay(held):
-                    return _jax.call_subfun(fun, xs)
+    def rebuilt(variables):
+        held = {**variables.read, **variables.written}
+        make = _with_vjp if custom.has_vjp else _with_jvp
+        original = make(custom, reaching_outputs(jaxpr), _roots(held))
+        if not variables.written:
+            return original(held, list(args)), {}
+        function = with_own_derivative(
+            lambda read, written, xs: run(read, written, *xs),
+            lambda read, written, xs: original({**read, **written}, xs),
+            lambda read, written, xs: run(read, written, *xs)[1],
+            variables.written,
+        )
+        return function(variables.read, variables.written, list(args))
 
-            return _jax.wrap_subfun(run, fun)
-
-        subfuns = tuple(map(without_writes, params["subfuns"]))
-        return primitive.bind(*args, **{**params, "subfuns": subfuns})
-
-    return function
+    return thread(trace, [(jaxpr, args)], rebuilt)
 
 
-def _with_jvp(jaxpr, original, is_root):
-    run = _purify.pure_once(jaxpr)
+def _roots(held: Any) -> tuple[_frames.Frame, ...]:
+    """The frames that variables are from: the user's rules run later, and may hold live modules."""
+    found = [
+        _frames.innermost_function() if level == FUNCTION else _frames.at_level(level)
+        for level in sorted({name.level for name in held})
+    ]
+    return tuple(frame for frame in found if frame is not None)
+
+
+def _with_jvp(custom, reaching, roots):
+    """The function as the user defined it, a function of the state that it reads."""
 
     @jax.custom_jvp
-    def function(fixed, changing, args):
-        return run(fixed, changing, *args)
+    def function(held, args):
+        with _frames.replay(held, roots):
+            return custom.run(args)
 
     def rule(primals, tangents):
-        if is_root:
-            _purify.refuse_derivative_of_root(jaxpr)
-        fixed, changing, args = primals
-        out, out_dot = _jvp_of(lambda xs: original({**fixed, **changing}, *xs), args, tangents[2])
-        new, new_dot = _jvp_of(lambda xs: run(xs[0], xs[1], *xs[2])[1], primals, tangents)
-        return (out, new), (out_dot, new_dot)
+        (held, args), (held_dots, dots) = primals, tangents
+        _refuse_derivative(custom, reaching, held_dots, lambda dot: not _jax.is_zero(dot))
+        with _frames.replay(held, roots):
+            return custom.jvp(args, dots)
 
     function.defjvp(rule, symbolic_zeros=True)
     return function
 
 
-def _jvp_of(function, primals, tangents):
-    """`jax.jvp` in the directions that are not symbolically zero."""
-    leaves, tree = jax.tree.flatten(primals)
-    dots = jax.tree.leaves(tangents, is_leaf=_is_zero)
-    if all(map(_is_zero, dots)):
-        out = function(primals)
-        return out, jax.tree.map(lambda x: SymbolicZero(jax.typeof(x).to_tangent_aval()), out)
-    return _jax.jvp_of(lambda *xs: function(jax.tree.unflatten(tree, xs)), leaves, dots)
-
-
-def _is_zero(x):
-    return isinstance(x, SymbolicZero)
-
-
-def _with_vjp(jaxpr, original, _):
-    run = _purify.pure_once(jaxpr)
+def _with_vjp(custom, reaching, roots):
+    """The same with a rule for the way back. What that needs are residuals: it may run later."""
 
     @jax.custom_vjp
-    def function(fixed, changing, args):
-        return run(fixed, changing, *args)
+    def function(held, args):
+        with _frames.replay(held, roots):
+            return custom.run(args)
 
-    def forward(*inputs):
-        leaves, tree = jax.tree.flatten(inputs, is_leaf=lambda x: hasattr(x, "perturbed"))
-        values = [leaf.value for leaf in leaves]
-        at = [i for i, leaf in enumerate(leaves) if leaf.perturbed]
-        fixed, changing, _ = jax.tree.unflatten(tree, values)
+    def forward(held, args):
+        _refuse_derivative(custom, reaching, held, lambda leaf: leaf.perturbed)
+        values = {name: tuple(leaf.value for leaf in leaves) for name, leaves in held.items()}
+        with _frames.replay(values, roots):
+            out, residuals = custom.forward(
+                [leaf.value for leaf in args], [leaf.perturbed for leaf in args]
+            )
+        return out, (values, residuals)
 
-        def with_some(some):
-            merged = list(values)
-            for i, x in zip(at, some, strict=True):
-                merged[i] = x
-            return jax.tree.unflatten(tree, merged)
+    def backward(saved, cotangents):
+        values, residuals = saved
+        with _frames.replay(values, roots):
+            arg_cotangents, logs = custom.backward(residuals, cotangents)
+        return (None, arg_cotangents), logs
 
-        def outputs(some):
-            return original({**fixed, **changing}, *with_some(some)[2])
-
-        def update(some):
-            some_fixed, some_changing, args = with_some(some)
-            return run(some_fixed, some_changing, *args)[1]
-
-        out, pull_out = jax.vjp(outputs, [values[i] for i in at])
-        new, pull_new = jax.vjp(update, [values[i] for i in at])
-        pull = functools.partial(_pull, tree, len(leaves), at)
-        return (out, new), jax.tree_util.Partial(pull, pull_out, pull_new)
-
-    def backward(pull, cotangents):
-        return pull(*cotangents)
-
-    function.defvjp(forward, backward, symbolic_zeros=True)
+    _jax.define_vjp(function, forward, backward, custom)
     return function
 
 
-def _pull(tree, count, at, pull_out, pull_new, out_bar, new_bar):
-    """Cotangents of all inputs: those of the outputs by the user's rule, and of the new state."""
-    total = [None] * count
-    for pull, bar in ((pull_out, out_bar), (pull_new, new_bar)):
-        if not all(map(_is_zero, jax.tree.leaves(bar, is_leaf=_is_zero))):
-            (parts,) = pull(jax.tree.map(_instantiated, bar, is_leaf=_is_zero))
-            for i, part in zip(at, parts, strict=True):
-                total[i] = part if total[i] is None or _is_float0(part) else total[i] + part
-    return jax.tree.unflatten(tree, total)
-
-
-def _is_float0(value):
-    return value.dtype == jax.dtypes.float0
-
-
-def _instantiated(bar):
-    if not _is_zero(bar):
-        return bar
-    if _is_float0(bar.aval):
-        return np.zeros(bar.aval.shape, bar.aval.dtype)
-    return jnp.zeros(bar.aval.shape, bar.aval.dtype)
+def _refuse_derivative(custom, reaching, held, is_perturbed):
+    for name, is_written in sorted(reaching.items()):
+        if custom.is_root and is_written:
+            raise EffectError(
+                f"state '{name}' is read and written inside `lax.custom_root`, which is "
+                "differentiated: the derivative would be taken at the state that the solve left. "
+                "Read the state before `custom_root` and close over the value, or write it after, "
+                "from the solution."
+            )
+        if any(map(is_perturbed, held[name])):
+            raise EffectError(
+                f"state '{name}' is read inside `{custom}`, and a derivative with respect to it is "
+                f"asked for, of which the rule of `{custom}` says nothing. Hand the value to the "
+                "function as an argument, or read `jax.lax.stop_gradient` of it before, or leave "
+                "state out of the derivative: `ox.grad(loss)(model)`."
+            )

@@ -1,4 +1,4 @@
-"""How does state pass through `jax.custom_batching.custom_vmap`?"""
+"""State through `jax.custom_batching.custom_vmap`."""
 
 from __future__ import annotations
 
@@ -8,37 +8,34 @@ import jax
 from jax.custom_batching import custom_vmap
 
 from oryxstate import _jax
-from oryxstate._effects import _frames, _purify
-from oryxstate._effects._names import touches_state
+from oryxstate._effects import _frames
+from oryxstate._effects._functionalize import pure_uncached, thread
 
 
 def rule(trace, args, params):
-    """Outputs come from the user's rule, updates from the function itself, mapped."""
+    """Take outputs from the user's rule, updates from the function itself, mapped."""
     jaxpr = params["call"]
-    if not touches_state(jaxpr):
-        return None
-    with _jax.set_current_trace(trace):
-        state = _purify.State((jaxpr, args))
-        state.refuse_fresh("custom_vmap")
-        out, new = _rebuilt(jaxpr, params)(state.fixed, state.changing, list(args))
-        state.assign(new)
-    return out
+
+    def rebuild(variables):
+        return _rebuilt(jaxpr, params)(variables.read, variables.written, list(args))
+
+    return thread(trace, [(jaxpr, args)], rebuild, "custom_vmap")
 
 
 def _rebuilt(jaxpr, params):
-    run = _purify.pure_once(jaxpr)
+    run = pure_uncached(jaxpr)
 
     @custom_vmap
-    def function(fixed, changing, args):
-        return run(fixed, changing, *args)
+    def function(read, written, args):
+        return run(read, written, *args)
 
     @function.def_vmap
-    def _(axis_size, batched, fixed, changing, args):
+    def _(axis_size, batched, read, written, args):
         axes = jax.tree.map(lambda b: 0 if b else None, tuple(batched))
-        inputs = fixed, changing, args
-        (out, new), mapped = _mapped(lambda f, c, xs: run(f, c, *xs), axes, inputs)
+        inputs = read, written, args
+        (out, new), mapped = _mapped(lambda r, w, xs: run(r, w, *xs), axes, inputs)
         if not any(jax.tree.leaves(batched[:2])):  # the user's rule knows of no mapped state
-            with _frames.replay({**fixed, **changing}):
+            with _frames.replay({**read, **written}):
                 out, out_mapped = _jax.vmap_rule(params, axis_size, batched[2], args)
             mapped = out_mapped, mapped[1]
         return (out, new), mapped
@@ -47,7 +44,7 @@ def _rebuilt(jaxpr, params):
 
 
 def _mapped(function, axes, inputs):
-    """`jax.vmap` that leaves outputs which do not depend on the axis unmapped, and says which."""
+    """Map a function; outputs that do not depend on the axis stay unmapped. Say which are."""
     if not jax.tree.leaves(axes):  # JAX differentiates a rule where tangents alone are mapped
         out = function(*inputs)
         return out, jax.tree.map(lambda _: False, out)

@@ -1,33 +1,29 @@
-"""How does state pass through `jax.jit`?"""
+"""State through `jax.jit`."""
 
 from __future__ import annotations
 
 import jax
 
-from oryxstate import _jax
-from oryxstate._effects import _purify
-from oryxstate._effects._names import touches_state
+from oryxstate._effects._functionalize import cached, pure, thread
 
 
 def rule(trace, args, params):
     """Jit the pure function; donation is dropped, since the caller's arguments are still needed."""
     jaxpr = params["jaxpr"]
-    if not touches_state(jaxpr):
-        return None
-    with _jax.set_current_trace(trace):
-        state = _purify.State((jaxpr, args))
-        key = ("jit", params["inline"], params["name"], *state.fresh)
-        run = _purify.cached(jaxpr, key, lambda: _jitted(jaxpr, params, state.fresh))
-        out, new = run(state.fixed, state.changing, *args)
-        state.assign(new)
-    return out
+
+    def rebuild(variables):
+        key = ("jit", params["inline"], params["name"], *variables.declared)
+        run = cached(jaxpr, key, lambda: _jitted(jaxpr, params, variables.declared))
+        return run(variables.read, variables.written, *args)
+
+    return thread(trace, [(jaxpr, args)], rebuild)
 
 
-def _jitted(jaxpr, params, fresh):
-    run = _purify.pure(jaxpr, fresh)
+def _jitted(jaxpr, params, declared):
+    run = pure(jaxpr, declared)
 
-    def named(fixed, changing, *args):
-        return run(fixed, changing, *args)
+    def named(read, written, *args):
+        return run(read, written, *args)
 
     named.__name__ = named.__qualname__ = params["name"]
     shardings = {}

@@ -1,4 +1,4 @@
-"""How does state pass through `jax.shard_map`?"""
+"""State through `jax.shard_map`."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ import jax
 from jax.sharding import PartitionSpec
 
 from oryxstate import _jax
-from oryxstate._effects import _frames, _primitives, _purify
+from oryxstate._effects import _frames, _primitives
+from oryxstate._effects._functionalize import Part, partial_error, pure, thread
 from oryxstate._effects._names import touches_state
 from oryxstate._errors import EffectError
 
-SHARD = _purify.Part("`shard_map` hands to each device in part (`in_specs`)")
+SHARD = Part("`shard_map` hands to each device in part (`in_specs`)")
 
 
 def rule(trace, args, params):
-    """State goes in and comes out replicated: all devices write the same, or JAX says so."""
-    if not _frames.any_open():
+    """Hand state in and out replicated: all devices write the same, or the write is refused."""
+    if not _frames.active():
         return None
     with _jax.set_current_trace(trace):
         staged = _jax.stage_shard_map(args, params)
         if not touches_state(staged.jaxpr):
             return None
         _refuse_varying(staged)
-        whole = PartitionSpec()
-        outer = [
-            x if spec == whole else SHARD
-            for x, spec in zip(staged.args, staged.in_specs, strict=True)
-        ]
-        state = _purify.State((staged.jaxpr, outer))
-        state.refuse_fresh("jax.shard_map")
+    whole = PartitionSpec()
+    outer = [
+        x if spec == whole else SHARD for x, spec in zip(staged.args, staged.in_specs, strict=True)
+    ]
+
+    def rebuild(variables):
         # Jitted: an eager shard_map compiles each operation and refuses our custom_vjp functions.
-        out, new = jax.shard_map(
-            jax.jit(_purify.pure(staged.jaxpr), inline=True),
+        return jax.shard_map(
+            jax.jit(pure(staged.jaxpr), inline=True),
             mesh=params["mesh"],
             in_specs=(whole, whole, *staged.in_specs),
             out_specs=(list(staged.out_specs), whole),
             check_vma=params["check_vma"],
             axis_names=staged.manual_axes,
-        )(state.fixed, state.changing, *staged.args)
-        state.assign(new)
-    return staged.restore(out)
+        )(variables.read, variables.written, *staged.args)
+
+    return staged.restore(thread(trace, [(staged.jaxpr, outer)], rebuild, "jax.shard_map"))
 
 
 def _refuse_varying(staged):
@@ -51,7 +51,7 @@ def _refuse_varying(staged):
         if axes & staged.manual_axes:
             name = eqn.params["var"]
             if eqn.primitive is _primitives.variable_p:
-                raise _purify.partial_error(name, SHARD)
+                raise partial_error(name, SHARD)
             along = ", ".join(map(repr, sorted(axes & staged.manual_axes)))
             raise EffectError(
                 f"state '{name}' is written inside `jax.shard_map` with a value that differs along "

@@ -1,4 +1,4 @@
-"""Which laws are there?"""
+"""All laws, in the order in which they are checked."""
 
 from __future__ import annotations
 

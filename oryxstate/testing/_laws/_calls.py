@@ -1,7 +1,7 @@
-"""Which laws must hold for two runs of a module to be comparable at all?
+"""Laws that make two runs of a module comparable.
 
-They are checked first, and the first that does not hold ends the check: the laws after it compare
-runs, and would all report the one fault in words of their own.
+They are checked first, and the first one that does not hold ends the check: the later laws compare
+runs, and each would report the same fault in its own words.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from oryxstate._module import _call
 from oryxstate.testing._differences import difference, is_key, type_difference
 from oryxstate.testing._laws._case import Case, broken, expect_same, law, sentence
 from oryxstate.testing._laws._faults import Fault, LawError, gist
-from oryxstate.testing._laws._walk import has_batched_rule
+from oryxstate.testing._walk import has_batched_rule
 
 _KEEP_TYPES = {f.__code__ for f in (_tree.conform, _tree.conform_leaf, _call._same_type)}
 
@@ -43,7 +43,7 @@ def stable_types(case: Case) -> None:
 
 
 def plain(case: Case, module: Any = None) -> tuple[Any, Any]:
-    """The result of a call that nothing transforms, to compare others with.
+    """Return the result of an untransformed call, to compare others with.
 
     Raises:
         LawError: of `stable_types` if the library refused an update of another type, else of
@@ -104,7 +104,7 @@ def _stale(error: Exception) -> Fault:
 
 
 def buffers(leaf: Any) -> set[int]:
-    """The addresses of the memory of an array; none for an empty one."""
+    """Return the addresses of the memory of an array; none for an empty one."""
     if not isinstance(leaf, jax.Array) or leaf.size == 0:
         return set()
     data = jax.random.key_data(leaf) if is_key(leaf) else leaf
@@ -130,7 +130,7 @@ def purity(case: Case) -> None:
 
 
 def _copied(tree: Any, *, writable: bool) -> Any:
-    """The same with NumPy arrays of its own."""
+    """Copy a pytree into new NumPy arrays."""
 
     def copy(leaf: Any) -> Any:
         if not isinstance(leaf, np.ndarray):
@@ -160,7 +160,7 @@ def _expect_untouched(case: Case, module: Any, args: tuple, kwargs: dict) -> Non
 
 
 def _holders(error: Exception) -> str:
-    """Who refers to a leaked tracer, from the text of JAX."""
+    """Name the references to a leaked tracer, from the message of JAX."""
     lines = [" ".join(line.split()) for line in str(error).splitlines()]
     holders = [line.partition(" is referred to by ")[2] for line in lines if "referred to" in line]
     named = [name for name in dict.fromkeys(holders) if not name.startswith(("<", "the local"))]
@@ -192,7 +192,7 @@ def rng_order(case: Case) -> None:
 
 @contextlib.contextmanager
 def _global_generators() -> Iterator[None]:
-    """Python's and NumPy's global generators, which are afterwards as they were."""
+    """Restore Python's and NumPy's global generators afterwards."""
     states = random.getstate(), np.random.get_state()
     try:
         yield

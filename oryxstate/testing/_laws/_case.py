@@ -1,4 +1,4 @@
-"""What is checked: a module with inputs; and what does a law say that does not hold?"""
+"""The case that a law is checked on, and the decorator of laws."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from oryxstate.testing._shown import code
 
 PARTS = "the output", "the updated module"
 COUNT = 3
-"""How many steps are taken in a loop, and how many examples stand in a batch."""
+"""The number of steps in a loop, and of examples in a batch."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,11 +29,12 @@ class Case:
     """A module with the arguments of one call, on which laws are checked.
 
     Attributes:
-        module: a module, or whatever `oryxstate.call_and_update` takes.
+        module: a module, or anything else that `oryxstate.call_and_update` takes.
         args: the positional arguments of the call.
-        kwargs: its keywords, as `training` and `rng`.
+        kwargs: its keywords, such as `training` and `rng`.
         batched: whether the call is mapped over examples with `jax.vmap`, for a module that only
-            trains in one, as with `nn.BatchNorm`. Arrays in `args` then have a leading axis.
+            trains in one, such as one with `nn.BatchNorm`. Arrays in `args` then have a leading
+            axis.
         tolerance: how far inexact numbers may be apart (see `difference`).
 
     Examples:
@@ -59,7 +60,7 @@ class Case:
     def run(
         self, module: Any, inputs: Any, function: Callable[..., Any] = _api.call_and_update
     ) -> tuple[Any, Any]:
-        """`(output, updated module)`; a pure function of arrays, for JAX to transform."""
+        """Return `(output, updated module)`; a pure function of arrays that JAX can transform."""
         rest = eqx.filter(self.args, _tree.is_array, inverse=True)
 
         def call(module: Any, inputs: Any) -> tuple[Any, Any]:
@@ -115,7 +116,7 @@ class Case:
 
 
 def stacked(trees: list[Any]) -> Any:
-    """Pytrees of arrays as one, with a leading axis."""
+    """Stack pytrees of arrays along a leading axis."""
     return jax.tree.map(lambda *leaves: _library(leaves[0]).stack(leaves), *trees)
 
 
@@ -127,12 +128,12 @@ def _rolled(inputs: Any, by: int) -> Any:
 
 
 def _library(x: Any) -> Any:
-    """NumPy, which compiles nothing, but for random keys, which it does not know."""
+    """Return NumPy, which compiles nothing; for random keys, which it lacks, `jax.numpy`."""
     return jnp if is_key(x) else np
 
 
 def law(check: Callable[[Case], None]) -> Callable[[Case], None]:
-    """Make a law of a function that raises `Fault` or anything else if it does not hold."""
+    """Turn a function into a law. It raises `Fault` or anything else if the law does not hold."""
 
     @functools.wraps(check)
     def checked(case: Case) -> None:
@@ -150,7 +151,7 @@ def law(check: Callable[[Case], None]) -> Callable[[Case], None]:
 
 
 def broken(check: Callable[..., Any], case: Case, error: Exception) -> LawError:
-    """The error that says which law an error breaks, what it means and how to see it again."""
+    """Make the error that names the broken law, its meaning, and code to reproduce it."""
     name = check.__name__
     found = str(error) if isinstance(error, Fault) else f"the call raised {gist(error)}"
     return LawError(
@@ -163,12 +164,12 @@ def broken(check: Callable[..., Any], case: Case, error: Exception) -> LawError:
 
 
 def meaning(check: Callable[..., Any]) -> str:
-    """What a law says, in one line."""
+    """Return what a law says, in one line."""
     return (check.__doc__ or "").partition("\n")[0]
 
 
 def _reproduce(case: Case, name: str) -> str:
-    """Code that checks the law again on the same case."""
+    """Return code that checks the law again on the same case."""
     args = [code(value) for value in (case.module, *case.args)]
     args += [f"{key}={code(value)}" for key, value in case.kwargs.items()]
     args += ["batched=True"] * case.batched
@@ -195,7 +196,7 @@ def expect_same(
 
 
 def sentence(found: Difference, part: str, way: str, other_way: str) -> str:
-    """A difference in words."""
+    """Describe a difference in words."""
     where = _tree.keystr(found.path)
     at = f"`{where}` of {part}" if where else part
     return f"{at} is {found.got} {way}, but {found.want} {other_way}."

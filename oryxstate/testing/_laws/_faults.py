@@ -1,4 +1,4 @@
-"""What is said of a law that does not hold, or says nothing?"""
+"""The exceptions of laws, and their texts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LIBRARIES = (
 
 
 class NotApplicable(Exception):
-    """Raised by a law that says nothing about a case; its text is the reason."""
+    """Raised by a law that does not apply to a case, with the reason as its text."""
 
 
 class LawError(AssertionError):
@@ -35,18 +35,18 @@ class LawError(AssertionError):
 
 
 class Fault(Exception):
-    """What is wrong, in words; `law` makes a `LawError` of it."""
+    """A fault in words, which `law` turns into a `LawError`."""
 
 
 def gist(error: BaseException) -> str:
-    """An exception in one line: its kind, the beginning of its text, where it was raised."""
+    """Summarize an exception in one line: its type, the start of its text, where it was raised."""
     text = " ".join(str(error).split("\n\n")[0].split())
     text = text if len(text) < 300 else f"{text[:300]} ..."
     return f"{type(error).__name__}: {text}{_place(error)}"
 
 
 def _place(error: BaseException) -> str:
-    """The innermost line of a traceback that is of no library, but the author's own."""
+    """Return the innermost line of a traceback that is in the author's own code."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith(_LIBRARIES)]
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""

@@ -1,4 +1,4 @@
-"""Which laws hold for gradients, and for the same call with more digits?"""
+"""Laws of gradients, and of the same call in higher precision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from oryxstate.testing._laws import _losses
 from oryxstate.testing._laws._case import PARTS, Case, law
 from oryxstate.testing._laws._faults import Fault, NotApplicable, gist
 
-POINTS = 5  # at which a gradient is compared with differences, until it agrees
+POINTS = 5  # a gradient is compared with differences at these, until it agrees
 DIRECTIONS = 2
 
 
@@ -51,7 +51,7 @@ def gradient_is_difference(case: Case) -> None:
             _expect_differences(widened(case))
     except (Fault, NotApplicable):
         raise
-    except Exception:  # it is made for float32, as one with counters that JAX would widen
+    except Exception:  # it only runs in float32, such as one with counters that JAX would widen
         _expect_differences(case)
 
 
@@ -81,7 +81,7 @@ def _expect_differences(case: Case) -> None:
 def _disagreement(
     value: Callable[..., Any], at: Any, slope: _losses.Slope, step: float, random: Any
 ) -> str | None:
-    """A direction in which the gradient is not the difference, in words.
+    """Describe a direction in which the gradient and the difference disagree.
 
     Empty if there is none, and None if anything is not finite.
     """
@@ -138,7 +138,7 @@ def float64_agreement(case: Case) -> None:
 
 
 def _lowest_epsilon(case: Case) -> float:
-    """Of the dtype with the fewest digits in which anything is computed."""
+    """Return the epsilon of the least precise dtype in the computation."""
     kinds = {"bf16[": jnp.bfloat16, "f16[": jnp.float16, "f32[": jnp.float32, "": jnp.float64}
     return next(float(jnp.finfo(kind).eps) for text, kind in kinds.items() if text in case.program)
 
@@ -159,7 +159,7 @@ def _expect_near(part: str, precise: Any, given: Any, tolerance: float) -> None:
 
 
 def widened(case: Case) -> Case:
-    """The case with all floating-point arrays in float64."""
+    """Return the case with all floating-point arrays in float64."""
 
     def widen(leaf: Any) -> Any:
         if not _tree.is_array(leaf) or not jnp.issubdtype(leaf.dtype, jnp.inexact):

@@ -1,4 +1,4 @@
-"""What is differentiated? A sum of all outputs, each with a weight of its own."""
+"""The differentiated function: a weighted sum of all outputs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PARTS = "the gradient of the module", "the gradient of the arguments"
 
 
 class Slope(NamedTuple):
-    """What differentiating a call gives.
+    """The value and gradient of a call.
 
     Attributes:
-        value: of the loss.
-        result: of the call.
+        value: the value of the loss.
+        result: the result of the call.
         gradient: with respect to the module and the inputs, None for what has none.
     """
 
@@ -32,7 +32,7 @@ class Slope(NamedTuple):
 
 
 def split(module: Any, inputs: Any) -> tuple[Any, Any]:
-    """`(at, rest)`: the inexact arrays that a call depends on, but for state, and the others.
+    """Split the arrays of a call into `(at, rest)`: inexact ones outside state, and all others.
 
     Raises:
         NotApplicable: if there are none.
@@ -45,7 +45,7 @@ def split(module: Any, inputs: Any) -> tuple[Any, Any]:
 
 
 def loss(run: Callable[..., Any]) -> Callable[..., Any]:
-    """`(at, rest) -> (loss, result)` for a call."""
+    """Return the function `(at, rest) -> (loss, result)` of a call."""
 
     def weigh(at: Any, rest: Any) -> tuple[jax.Array, Any]:
         module, inputs = _grad.merge(at[0], rest[0]), eqx.combine(at[1], rest[1])
@@ -70,7 +70,7 @@ def _weighed(y: jax.Array, dtype: Any) -> jax.Array:
 
 
 def slope(run: Callable[..., Any], module: Any, inputs: Any) -> Slope:
-    """The gradient of the loss of a call, jitted.
+    """Return the gradient of the loss of a call, jitted.
 
     Raises:
         NotApplicable: if there is nothing to differentiate, or JAX cannot.
@@ -79,12 +79,12 @@ def slope(run: Callable[..., Any], module: Any, inputs: Any) -> Slope:
 
 
 def derivative(run: Callable[..., Any]) -> Callable[..., Any]:
-    """The loss of a call with its gradient, jitted."""
+    """Return the loss of a call with its gradient, jitted."""
     return jax.jit(jax.value_and_grad(loss(run), has_aux=True))
 
 
 def differentiated(derivative: Callable[..., Any], at: Any, rest: Any) -> Slope:
-    """What `jax.value_and_grad` of a loss gives.
+    """Evaluate the derivative, and refuse a loss without one.
 
     Raises:
         NotApplicable: if JAX cannot differentiate it in reverse, as a loop of unknown length.

@@ -1,6 +1,6 @@
-"""Which laws relate a call to the same call under a transformation of JAX?
+"""Laws that relate a call to the same call under a JAX transformation.
 
-Those after `jit_is_eager` compare with jitted calls: that compiles once for all of them.
+Those after `jit_is_eager` compare with jitted calls, which compile once for all laws.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from jax import lax
 from oryxstate import _api, _tree
 from oryxstate._errors import EffectError
 from oryxstate._module._base import Module
+from oryxstate._module._pytree import modules
 from oryxstate.testing._differences import is_key
 from oryxstate.testing._laws import _losses
 from oryxstate.testing._laws._calls import buffers, plain
 from oryxstate.testing._laws._case import COUNT, Case, expect_same, law, stacked
 from oryxstate.testing._laws._faults import Fault, NotApplicable, gist
 from oryxstate.testing._laws._trees import static_difference
-from oryxstate.testing._laws._walk import has_batched_rule, modules
+from oryxstate.testing._walk import has_batched_rule
 
 
 @law
@@ -128,7 +129,7 @@ def vmap_is_loop(case: Case) -> None:
 
 
 def _mixes_examples(case: Case) -> str:
-    """Why an example need not give what it gives alone; empty if it must."""
+    """Say why an example may differ from the same example alone; empty if it may not."""
     if not jax.tree.leaves(case.inputs):
         return "no argument is an array, so there are no examples to map over"
     if case.batched or (has_batched_rule(case.module) and case.kwargs.get("training") is not False):
@@ -144,7 +145,7 @@ def _mixes_examples(case: Case) -> str:
 
 
 def _gives_keys(case: Case) -> bool:
-    """Whether random keys, typed or not, come out of a call that makes some."""
+    """Return whether random keys, typed or not, are among the outputs."""
     leaves = map(jax.typeof, jax.tree.leaves(plain(case)))
     keys = any(is_key(leaf) or leaf.dtype == np.uint32 for leaf in leaves)
     return keys and "random_" in case.program

@@ -1,4 +1,4 @@
-"""Which laws hold for a module as a pytree and as a value?"""
+"""Laws of a module as a pytree and as a value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from oryxstate.testing._differences import difference
 from oryxstate.testing._laws._calls import plain
 from oryxstate.testing._laws._case import Case, expect_same, law, sentence
 from oryxstate.testing._laws._faults import Fault, NotApplicable, gist
-from oryxstate.testing._laws._walk import statics
+from oryxstate.testing._walk import statics
 
 
 @law
@@ -43,7 +43,7 @@ def pytree_round_trip(case: Case) -> None:
 
 
 def static_difference(new: Any, old: Any) -> str:
-    """The first static field that differs, in words; empty if none does."""
+    """Return the first static field that differs, in words; empty if none does."""
     mine, other = statics(new), statics(old)
     for path in other:
         if path in mine and not _equal(mine[path], other[path]):
@@ -70,7 +70,7 @@ def no_static_array(case: Case) -> None:
 
 
 def _arrays(value: Any, path: str = "") -> Iterator[str]:
-    """Paths to the arrays in a static value: in containers and dataclasses."""
+    """Yield paths to the arrays in a static value, in containers and dataclasses."""
     if _tree.is_array(value):
         yield path
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):

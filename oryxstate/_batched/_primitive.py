@@ -1,8 +1,8 @@
-"""How does what is written for one example get to see the whole batch?
+"""The primitive that gives code written for one example the examples of every `vmap` around it.
 
-A primitive that climbs down the stack of traces and collects the axis of each `vmap` that it meets,
-until nothing below maps any more; only there it is computed, with all these axes in front. (JAX's
-own `custom_vmap` has no derivative, and would compute at the first `vmap`.)
+It climbs down the stack of traces and gathers the axis of each `vmap` that it meets. Where nothing
+below maps any more it is evaluated, with all these axes in front. (JAX's own `custom_vmap` has no
+derivative, and would evaluate at the first `vmap`.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from oryxstate import _jax
 
 
 class _BatchedPrimitive(_jax.Primitive):
-    """Computed where a derivative meets it: below that no `vmap` is of its examples."""
+    """Evaluated at the first differentiating trace; the vmaps below it map other things."""
 
     def bind_with_trace(self, trace, args, avals, params, /):
         below = trace
@@ -37,10 +37,10 @@ Run = Callable[[Sequence, Sequence], tuple[list, list]]
 
 
 class Examples(NamedTuple):
-    """What is computed, for one example and for a batch.
+    """A computation, for one example and for a batch.
 
     Each is called as `run(shared, inputs)` and returns `(outputs, new)`; for a batch all `inputs`
-    and `outputs` have an axis of examples in front. `new` belongs to all examples.
+    and `outputs` have an axis of examples in front. All examples have `new` in common.
     """
 
     one: Run
@@ -55,31 +55,31 @@ _gathered = _Gathered()
 
 
 def not_gathered(axis_names: Sequence) -> tuple:
-    """Those of the named axes that a batch being computed does not hold in its examples."""
+    """Return the named axes that the batch being computed has not gathered in its examples."""
     return tuple(name for name in axis_names if name not in _gathered.names)
 
 
 def per_example(
     examples: Examples, shared: Sequence, inputs: Sequence, avals: tuple[tuple, tuple]
 ) -> tuple[list, list]:
-    """`(outputs, new)` of one example, computed together with all others of every `vmap` around.
+    """Compute `(outputs, new)` of one example together with all others of every `vmap` around.
 
     Args:
-        examples: what is computed.
-        shared: arrays that belong to all examples.
+        examples: the computation.
+        shared: arrays that all examples have in common.
         inputs: arrays of one example.
-        avals: what JAX knows of `outputs` and `new`, from `avals_of`.
+        avals: the avals of `outputs` and `new`, from `avals_of`.
 
     Examples:
         >>> import jax, jax.numpy as jnp
-        >>> from oryxstate._effects import _batched
+        >>> from oryxstate._batched import _primitive
         >>> def batch(shared, inputs):
         ...     (x,) = inputs
         ...     return [x - x.mean()], [x.mean()]
-        >>> examples = _batched.Examples(lambda shared, inputs: (inputs, [inputs[0]]), batch)
+        >>> examples = _primitive.Examples(lambda shared, inputs: (inputs, [inputs[0]]), batch)
         >>> def centered(x):
-        ...     avals = _batched.avals_of(examples, [], [x])
-        ...     (y,), _ = _batched.per_example(examples, [], [x], avals)
+        ...     avals = _primitive.avals_of(examples, [], [x])
+        ...     (y,), _ = _primitive.per_example(examples, [], [x], avals)
         ...     return y
         >>> jax.vmap(centered)(jnp.array([1.0, 3.0])).tolist()
         [-1.0, 1.0]
@@ -99,7 +99,7 @@ def per_example(
 
 
 def avals_of(examples: Examples, shared: Sequence, inputs: Sequence) -> tuple[tuple, tuple]:
-    """What JAX knows of the outputs and of `new`, for one example: a batch of one is staged."""
+    """Infer the avals of the outputs and of `new` for one example, by staging a batch of one."""
 
     def alone(*operands: Any) -> tuple[list, list]:
         some, xs = operands[: len(shared)], operands[len(shared) :]
@@ -137,7 +137,7 @@ def _abstract(*_, sizes, out_avals, new_avals, **__):
 
 
 def _jvp(primals, tangents, **params):
-    """Of a program that holds the primitive and is differentiated as a whole."""
+    """Differentiate the primitive in a program that is differentiated as a whole."""
     return _jax.jvp_of(lambda *xs: _compute(*xs, **params), primals, tangents)
 
 
@@ -156,7 +156,7 @@ def _batch(axis_name, operands, dims, *, split, **params):
         for x, dim, has in zip(inputs, dims, has_axes, strict=True)
     ]
     now_has = tuple(has or d is not None for has, d in zip(has_axes, dims, strict=True))
-    # An input that gets its first axis now lacks those that were collected before.
+    # An input mapped here for the first time lacks the batch axes gathered so far; add them.
     moved = [
         _with_axes(x, sizes) if sizes and now and not has else x
         for x, has, now in zip(moved, has_axes, now_has, strict=True)
@@ -175,20 +175,20 @@ def _batch(axis_name, operands, dims, *, split, **params):
 
 
 def _move(x: Any, axis: int, target: int) -> Any:
-    # `jnp.moveaxis` is a jitted function, which has its price where nothing moves too.
+    # `jnp.moveaxis` is a jitted function, which costs a call even if nothing moves.
     return x if axis == target else jnp.moveaxis(x, axis, target)
 
 
 def _with_axes(x: Any, sizes: tuple) -> Any:
-    """Put axes of these sizes behind the first."""
+    """Insert axes of these sizes after the first."""
     wide = jnp.expand_dims(x, tuple(range(1, 1 + len(sizes))))
     return jnp.broadcast_to(wide, (x.shape[0], *sizes, *x.shape[1:]))
 
 
 def _batch_of_members(operands, dims, *, examples, split, sizes, has_axes, **params):
-    """What is shared is mapped: it is that of several models, each with examples of its own."""
+    """Map the shared operands: an ensemble, each member with its own examples."""
     (size,) = {jnp.shape(x)[d] for x, d in zip(operands, dims, strict=True) if d is not None}
-    # Of an input the members stand behind the examples.
+    # For inputs, the member axis follows the example axes.
     targets = [0] * split + [len(sizes) if has else 0 for has in has_axes]
     moved = [
         x if dim is None else _move(x, dim, target)

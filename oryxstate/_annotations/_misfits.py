@@ -1,20 +1,17 @@
-"""Does a value fit an annotation, and which part of it does not?
+"""The comparison of a value with its annotation, down to the part that does not fit.
 
-Arrays by jaxtyping, everything else by beartype. Containers are gone through here: beartype would
-look at one element, drawn at random. An annotation that cannot be checked is fitted by everything.
+Arrays are checked by jaxtyping, everything else by beartype. Containers are traversed here, since
+beartype would look at one random element. Every value fits an annotation that cannot be checked.
 """
 
 from __future__ import annotations
 
-import collections
 import functools
 import importlib
 import inspect
 import re
-import sys
 import types
 import typing
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -25,6 +22,7 @@ import jaxtyping
 import numpy as np
 
 from oryxstate import _jax, _tree
+from oryxstate._annotations._hints import Unresolved
 from oryxstate._module import _pytree
 
 MISSING = (
@@ -52,6 +50,8 @@ def misfit(value: Any, hint: Any, path: str = "") -> Misfit | None:
 
     Dimensions that have a name are bound in jaxtyping's innermost scope.
     """
+    if isinstance(hint, Unresolved):
+        return None
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         fits = any(misfit(value, one) is None for one in args)
@@ -140,61 +140,6 @@ def beartype() -> Callable[[Any, Any], bool]:
         raise ImportError(MISSING) from None
     # As type checkers do, an int is taken where a float is wanted.
     return functools.partial(door.is_bearable, conf=root.BeartypeConf(is_pep484_tower=True))
-
-
-# Which annotations? ---------------------------------------------------------------------------
-
-
-def of_function(function: Callable[..., Any], owner: type) -> dict[str, Any]:
-    """The annotations of a method of a class that mean something here, by parameter."""
-    function = inspect.unwrap(function)
-    if not isinstance(function, types.FunctionType):
-        return {}
-    known = _known.get(function)
-    if known is None:
-        known = _resolved(inspect.get_annotations(function), function.__globals__, owner, function)
-        _known[function] = known
-    return known
-
-
-def of_fields(cls: Any) -> dict[str, Any]:
-    """The annotations of the fields of a module class that mean something, by field."""
-    known = _known.get(cls)
-    if known is None:
-        known = {}
-        for owner in reversed(cls.__mro__):
-            own = inspect.get_annotations(owner)
-            fields = {name: hint for name, hint in own.items() if name in cls.__layout__.fields}
-            known.update(_resolved(fields, _space(owner), owner))
-        _known[cls] = known
-    return known
-
-
-def _space(owner: type) -> dict[str, Any]:
-    """The names that mean something where a class was defined, if need be in no file."""
-    methods = map(inspect.unwrap, filter(inspect.isfunction, vars(owner).values()))
-    own = [
-        f.__globals__
-        for f in filter(inspect.isfunction, methods)
-        if f.__module__ == owner.__module__
-    ]
-    return dict(collections.ChainMap(vars(sys.modules.get(owner.__module__, types)), *own))
-
-
-_known: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
-
-
-def _resolved(annotations: dict, space: dict, owner: type, *more: Any) -> dict[str, Any]:
-    generic = [p for x in (owner, *more) for p in getattr(x, "__type_params__", ())]
-    names = {**{p.__name__: p for p in generic}, **vars(owner), owner.__name__: owner}
-    resolved = {}
-    for name, annotation in annotations.items():
-        one = types.SimpleNamespace(__annotations__={name: annotation})
-        try:
-            resolved.update(typing.get_type_hints(one, space, names, include_extras=True))
-        except Exception:  # a name that is only there for type checkers, or not yet
-            continue
-    return resolved
 
 
 # In words -------------------------------------------------------------------------------------

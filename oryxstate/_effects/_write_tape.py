@@ -1,9 +1,9 @@
-"""What does a transformation inside a call see of a value that was written and is read again?
+"""What a transformation inside a call saw written, kept for when it is read again.
 
 A frame lies below the traces of a `grad` or `vmap` that started inside its call, so it holds primal
-values, and of what the examples wrote only the reduction. The rest of the last write, its tangent
-or each example's own value, is kept here under the transformation that it belongs to, and given
-back to a read in the same transformation unless the variable was written again below.
+values, and of what the examples of a `vmap` wrote only the reduction. The rest of the last write,
+its tangent or each example's own value, is kept here under the transformation that it belongs to,
+and given back to a read in the same transformation unless the variable was written again below.
 """
 
 from __future__ import annotations
@@ -33,15 +33,29 @@ class _Tape(threading.local):
 _tape = _Tape()
 
 
-def through(bind: Callable[[], Sequence], trace: _jax.Trace, name: Any, write: bool) -> Sequence:
-    """Bind a state primitive at the trace of a transformation that does not hold its variable."""
-    if not write:
-        kept = _kept(trace, name)
-        return bind() if kept is None else kept
-    out = bind()
+def through(
+    bind: Callable[[], Sequence], below: Callable[[], Sequence], trace: _jax.Trace, name: Any
+) -> Sequence:
+    """Read at the trace of a transformation that does not hold the variable.
+
+    Args:
+        bind: reads by the rule of the transformation, as if nothing had been written in it.
+        below: reads at the parent of the trace.
+        trace: the trace.
+        name: the variable.
+    """
+    count, parts = _tape.kept.get(trace, {}).get(name, (None, ()))
+    if count is None:
+        return bind()
+    if count == _tape.count(trace, name):
+        return [x if rest is None else _jax.join(trace, x, rest) for x, rest in parts]
+    return below() if _jax.differentiates(trace) else bind()
+
+
+def keep(trace: _jax.Trace, name: Any, out: Sequence) -> None:
+    """Remember what was written at the trace of a transformation."""
     parts = [_jax.split(trace, x) or (x, None) for x in out]
     _tape.kept.setdefault(trace, {})[name] = _tape.count(trace, name), parts
-    return out
 
 
 def meaningful(trace: Any, name: Any) -> Any:
@@ -63,10 +77,3 @@ def landed(place: _frames.Frame | _jax.Trace, name: Any) -> None:
     """Say that a write reached the frame that handles it, or the trace that stages it."""
     counts = _tape.counts.setdefault(place, {})
     counts[name] = counts.get(name, 0) + 1
-
-
-def _kept(trace: _jax.Trace, name: Any) -> Sequence | None:
-    count, parts = _tape.kept.get(trace, {}).get(name, (None, ()))
-    if count is None or count != _tape.count(trace, name):
-        return None
-    return [x if rest is None else _jax.join(trace, x, rest) for x, rest in parts]

@@ -1,4 +1,4 @@
-"""How is a layer called that has a rule for whole batches?"""
+"""The call of a live layer that defines `call_batched`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 import jax
 
 from oryxstate import _tree
-from oryxstate._effects import _batched
-from oryxstate._module import _annotations, _call, _live, _pytree
+from oryxstate._batched import _primitive
+from oryxstate._module import _call, _hook, _live, _pytree
 from oryxstate._module._static import type_key
 
 
 class _Rule:
-    """What a layer computes, for one example and for all. It holds no array: JAX may keep it."""
+    """The computation of a layer, for one example and for all; without arrays: JAX may keep it."""
 
     def __init__(self, one: Callable[..., Any], live: Any, layer: Any, leaves: list, given: Any):
         self._one, self._all = one, type(live).call_batched
         self._path = live.__dict__[_pytree.PLACE].path
-        self._layer = jax.tree.structure(_live.plain(layer))
+        self._layer = jax.tree.structure(_live.detach(layer))
         self._given = given
         self.at = [i for i, leaf in enumerate(leaves) if _tree.is_array(leaf)]
         self._static = [None if i in self.at else leaf for i, leaf in enumerate(leaves)]
@@ -28,16 +28,16 @@ class _Rule:
         self.out: Any = None
 
     def key(self, avals: Iterable[Any]) -> Any:
-        """All that the types of its outputs depend on."""
+        """Return all that the types of its outputs depend on."""
         static = tuple((x, type_key(x)) for x in self._static)
         return self._layer, self._given, static, *avals
 
     def one(self, shared: Any, inputs: Any) -> tuple[list, list]:
-        """The call as written."""
+        """Run the call as written."""
         return self._run(self._one, shared, inputs)
 
     def batch(self, shared: Any, inputs: Any) -> tuple[list, list]:
-        """The rule for batches."""
+        """Run the rule for batches."""
         return self._run(self._all, shared, inputs)
 
     def _run(self, function: Callable[..., Any], shared: Any, inputs: Any) -> tuple[list, list]:
@@ -47,9 +47,7 @@ class _Rule:
         args, keywords = jax.tree.unflatten(self._given, leaves)
 
         def run(live: Any, *args: Any) -> Any:
-            if _annotations.on:
-                return _annotations.run(function, live, args, keywords)
-            return function(live, *args, **keywords)
+            return _hook.run(function, live, *args, **keywords)
 
         out, new = _call.root(
             run,
@@ -57,13 +55,13 @@ class _Rule:
             args,
             {},
             path=self._path,
-            constant=False,
         )
         flat, self.out = jax.tree.flatten(out)
         new = jax.tree.leaves(new)
         return flat, [new[i] for i in self.written]
 
 
+@_hook.runs_batched
 def call(one: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> Any:
     """Run a live layer on one example, its `call_batched` on all examples of the `vmap`s around.
 
@@ -78,18 +76,18 @@ def call(one: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> Any:
     leaves, given = jax.tree.flatten((args, kwargs))
     rule = _Rule(one, live, before, leaves, given)
     inputs = [leaves[i] for i in rule.at]
-    examples = _batched.Examples(rule.one, rule.batch)
+    examples = _primitive.Examples(rule.one, rule.batch)
     key = rule.key(map(jax.typeof, (*shared, *inputs)))
     known = _known.setdefault(type(live), {})
     if key not in known:
-        known[key] = _batched.avals_of(examples, shared, inputs), rule.out
+        known[key] = _primitive.avals_of(examples, shared, inputs), rule.out
     avals, out_structure = known[key]
-    out, new = _batched.per_example(examples, shared, inputs, avals)
+    out, new = _primitive.per_example(examples, shared, inputs, avals)
     for i, leaf in zip(rule.written, new, strict=True):
         shared[i] = leaf
     _call.assign(live, before, jax.tree.unflatten(structure, shared), type(live).__name__)
     return jax.tree.unflatten(out_structure, out)
 
 
-# What JAX knows of the outputs of a class, by all that it depends on; equal layers are staged once.
+# The avals of the outputs of each class, by all that they depend on; equal layers are staged once.
 _known: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()

@@ -1,4 +1,4 @@
-"""How does each example of a `vmap` get a random key of its own from one key for all?"""
+"""Random keys that differ for each example of a `vmap`, from one key for all."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ example_key_p = _jax.Primitive("example_key")
 
 
 def for_each_example(key: Any, mapped: Any) -> Any:
-    """A random key that differs for each example of every `vmap` that maps any array in `mapped`.
+    """Make a random key for each example of every `vmap` that maps any array in `mapped`.
 
     Where `mapped` differs by device in a `shard_map`, so does the key. A key that is itself mapped
     is left as it is: each example has one.
 
     Args:
         key: a key, or the uint32 data of one.
-        mapped: a pytree; its arrays say which `vmap`s are meant.
+        mapped: a pytree; its arrays tell which `vmap`s count.
 
     Examples:
         >>> import jax, jax.numpy as jnp
-        >>> from oryxstate._effects import _keys
+        >>> from oryxstate import _example_keys
         >>> key, xs = jax.random.key(0), jnp.zeros(3)
-        >>> keys = jax.vmap(lambda x: _keys.for_each_example(key, x))(xs)
+        >>> keys = jax.vmap(lambda x: _example_keys.for_each_example(key, x))(xs)
         >>> len({int(jax.random.bits(k)) for k in keys})
         3
     """
@@ -49,7 +49,7 @@ def _batch(_, operands, dims, **params):
 
 
 def _folded(keys: Any, i: Any) -> Any:
-    """Keys, or the data of keys, one or an array of them, each with a number folded in."""
+    """Fold a number into keys, or the data of keys: one or an array of them."""
     axes = jnp.ndim(keys) - (not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key))
     fold = jax.random.fold_in
     for _ in range(axes):

@@ -1,0 +1,95 @@
+"""The annotations of classes and functions, as far as they can be evaluated."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import types
+import typing
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Unresolved(NamedTuple):
+    """An annotation with a name that is not defined, or not yet.
+
+    Attributes:
+        text: of the annotation.
+        error: why it cannot be evaluated.
+    """
+
+    text: str
+    error: str
+
+
+def of_function(function: Callable[..., Any], owner: type | None = None) -> dict[str, Any]:
+    """Evaluate the annotations of a function or a method, that of the output under `return`."""
+    function = inspect.unwrap(function)
+    if not isinstance(function, types.FunctionType):
+        hints = getattr(function, "__annotations__", {})
+        return {name: _evaluated(hint, {}, {}) for name, hint in hints.items()}
+    known = _known.get(function)
+    if known is None:
+        own = _names(owner, function)
+        known = {
+            name: _evaluated(hint, _seen(function), own)
+            for name, hint in inspect.get_annotations(function).items()
+        }
+        _keep(function, known)
+    return known
+
+
+def of_fields(cls: Any) -> dict[str, Any]:
+    """Evaluate the annotations of the fields of a class, the inherited ones too."""
+    known = _known.get(cls)
+    if known is None:
+        known = {}
+        for owner in reversed(cls.__mro__):
+            space, own = _around(owner), _names(owner)
+            for name, hint in inspect.get_annotations(owner).items():
+                known[name] = _evaluated(hint, space, own)
+        _keep(cls, known)
+    return known
+
+
+_known: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
+
+
+def _keep(annotated: Any, hints: dict[str, Any]) -> None:
+    if not any(isinstance(hint, Unresolved) for hint in hints.values()):  # or it may be later
+        _known[annotated] = hints
+
+
+def _seen(function: types.FunctionType) -> dict[str, Any]:
+    """The names that mean something in a function, also those of a function around it."""
+    return {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
+
+
+def _around(owner: type) -> dict[str, Any]:
+    """The names that mean something where a class was defined, which may be in no file."""
+    found: dict[str, Any] = {}
+    for method in map(inspect.unwrap, filter(inspect.isfunction, vars(owner).values())):
+        if method.__qualname__.startswith(f"{owner.__qualname__}."):  # none that was generated
+            found = {**_seen(method), **found}
+    return {**found, **vars(sys.modules.get(owner.__module__, types))}
+
+
+def _names(owner: type | None, *more: Any) -> dict[str, Any]:
+    """The names that a class brings itself."""
+    generic = [p for x in (owner, *more) for p in getattr(x, "__type_params__", ())]
+    own = {} if owner is None else {**vars(owner), owner.__name__: owner}
+    return {**{p.__name__: p for p in generic}, **own}
+
+
+def _evaluated(hint: Any, space: dict[str, Any], names: dict[str, Any]) -> Any:
+    if isinstance(hint, dataclasses.InitVar):
+        hint = hint.type
+    holder = types.SimpleNamespace(__annotations__={"hint": hint})
+    try:
+        # Each alone: one that cannot be evaluated does not hide the others.
+        found = typing.get_type_hints(holder, space, names, include_extras=True)["hint"]
+    except Exception as error:
+        return Unresolved(str(hint), f"{type(error).__name__}: {error}")
+    return _evaluated(found, space, names) if isinstance(found, dataclasses.InitVar) else found
