@@ -34,7 +34,22 @@ def check_version(version: tuple[int, ...]) -> None:
         )
 
 
+def check_flags(config: Any) -> None:
+    """Refuse an implementation of JAX that has no rule, before it loses an update.
+
+    Raises:
+        ImportError: naming the flag.
+    """
+    if getattr(config, "jax_scan3", False):
+        raise ImportError(
+            "oryxstate does not work with JAX_SCAN3=1, JAX's new implementation of `lax.scan`, "
+            "which is not finished. Unset JAX_SCAN3, or `jax.config.update('jax_scan3', False)` "
+            "before the import."
+        )
+
+
 check_version(jax.__version_info__)
+check_flags(jax.config)
 
 # ruff: noqa: E402  (the version comes first)
 import jax.core
@@ -515,9 +530,10 @@ def _is_filled(store: Any) -> bool:
         return False
 
 
-# Functions with a derivative of their own: one interface to what JAX calls them by ------------------
+# Functions with a derivative of their own ---------------------------------------------------------
 
-# All of these take and return flat lists; `jvp` takes and returns symbolic zeros of the public kind.
+# One interface to all of JAX's forms of them. They take and return flat lists; `jvp` takes and
+# returns symbolic zeros of the public kind.
 
 
 def symbolic_zero(value: Any) -> SymbolicZero:

@@ -170,7 +170,7 @@ CASES = {
         lambda m, h: jax.jit(predicate)(m, h), ["'inner.total'", "predicate", "lax.while_loop"]
     ),
     "stacked, then scanned as xs": Case(
-        scanned, ["'inner.", "float32[]", "float32[2]", "reshaped", "call_and_update"]
+        scanned, ["'inner.", "int32[]", "int32[2]", "reshaped", "call_and_update"]
     ),
     "sharded": Case(sharded, ["'inner.", "shard_map", "in_specs", "call_and_update"]),
     "sharded, used as it is": Case(
@@ -201,7 +201,8 @@ CASES = {
     ),
     "not part of the root": Case(foreign, ["Acc", "`total`", "not part", "field of the model"]),
     "not part of the root, in a scan": Case(
-        lambda m, h: lax.scan(lambda c, _: (foreign(m, c), None), h, None, length=2)[0], ["not part"]
+        lambda m, h: lax.scan(lambda c, _: (foreign(m, c), None), h, None, length=2)[0],
+        ["not part"],
     ),
     "not part of the root, with a rule": Case(
         lambda m, h: foreign(m, h, Rule), ["Rule", "not part", "field of the model"]

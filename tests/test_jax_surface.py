@@ -1,4 +1,4 @@
-"""Which unstable parts of JAX does oryxstate stand on? Each fails a test of its own when it moves.
+"""The unstable parts of JAX that oryxstate stands on. Each fails a test of its own when it moves.
 
 Nothing here imports oryxstate, so that what moved is named even when that cannot be imported.
 """
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental import io_callback
 from jax.sharding import Mesh, PartitionSpec
 from surface import resolve
 
@@ -24,11 +25,14 @@ VERSION = jax.__version_info__[:2]
 # Names -----------------------------------------------------------------------------------------
 
 NAMES = [
+    "jax._src.callback.io_callback_p",
+    "jax._src.callback.pure_callback_p",
     "jax._src.config.eager_constant_folding",
     "jax._src.core.EvalTrace",
     "jax._src.core.EvalTrace.process_primitive",
     "jax._src.core.trace_ctx",
     "jax._src.custom_batching.custom_vmap_p",
+    "jax._src.debugging.debug_callback_p",
     "jax._src.effects.control_flow_allowed_effects",
     "jax._src.effects.custom_derivatives_allowed_effects",
     "jax._src.effects.lowerable_effects",
@@ -173,6 +177,14 @@ PARAMS = {
         {"jaxpr", "mesh", "in_specs", "out_specs", "check_vma"},
     ),
 }  # fmt: skip
+PARAMS |= {
+    name: (lambda x, call=call: call(lambda x: np.asarray(x), x), {"callback"})
+    for name, call in {
+        "pure_callback": lambda f, x: jax.pure_callback(f, x, x),
+        "io_callback": lambda f, x: io_callback(f, x, x),
+        "debug_callback": jax.debug.callback,
+    }.items()
+}
 # What a version calls it; any one of them is there.
 EITHER = [
     ("scan", {"num_consts", "num_carry"}, {"ft_in"}),

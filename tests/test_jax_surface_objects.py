@@ -1,4 +1,4 @@
-"""Are JAX's traces, tracers, functions and jaxprs made as oryxstate takes them apart?
+"""JAX's traces, tracers, functions and jaxprs are made as oryxstate takes them apart.
 
 As in `test_jax_surface.py`, nothing here imports oryxstate.
 """
@@ -159,3 +159,41 @@ def test_weak_types():
     cast = resolve("jax._src.lax.lax._convert_element_type")
     for weak in (True, False):
         assert cast(X, X.dtype, weak_type=weak).weak_type is weak
+
+
+@jax.custom_jvp
+def with_jvp(x):
+    return jnp.sin(x)
+
+
+with_jvp.defjvp(lambda primals, tangents: (jnp.sin(primals[0]), tangents[0]))
+
+
+@jax.custom_vjp
+def with_vjp(x):
+    return jnp.sin(x)
+
+
+with_vjp.defvjp(lambda x: (jnp.sin(x), x), lambda x, bar: (bar,))
+
+# JAX's new implementations, behind flags: the class of each, and what is read of it.
+NEW = {
+    "remat3": (jax.checkpoint(jnp.sin), "RematTraced", {"jaxpr", "policy", "prevent_cse"}),
+    "custom_jvp3": (with_jvp, "CustomJVPTraced", {"jvp"}),
+    "custom_vjp3": (with_vjp, "CustomVJPTraced", {"vjp_fwd", "bwd", "generic_batching"}),
+}
+
+
+@pytest.mark.parametrize("flag", NEW)
+def test_new_implementations(flag):
+    function, kind, attributes = NEW[flag]
+    if not hasattr(jax.config, f"jax_{flag}"):
+        with pytest.raises(AttributeError):
+            resolve(f"jax._src.config.{flag}")
+        return
+    with resolve(f"jax._src.config.{flag}")(True):
+        (equation,) = jax.make_jaxpr(lambda x: function(x))(X).eqns
+    primitive = equation.params["_prim"]
+    assert type(primitive).__name__ == kind
+    known = {"in_tree", "out_tree", "in_avals_flat", "effects", "expand"}
+    assert all(hasattr(primitive, name) for name in attributes | known)

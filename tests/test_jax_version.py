@@ -1,5 +1,7 @@
 """An unsupported JAX gives one clear error at import."""
 
+import types
+
 import jax
 import pytest
 
@@ -20,3 +22,9 @@ def test_unsupported(version):
         f"oryxstate works with JAX 0.10 to 0.12, but JAX {found} is installed. "
         "Run `pip install 'jax>=0.10,<0.13'`."
     )
+
+
+def test_the_unfinished_scan_is_refused():
+    assert _jax.check_flags(jax.config) is None
+    with pytest.raises(ImportError, match="does not work with JAX_SCAN3=1.*Unset JAX_SCAN3"):
+        _jax.check_flags(types.SimpleNamespace(jax_scan3=True))

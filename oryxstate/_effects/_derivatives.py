@@ -1,4 +1,4 @@
-"""Functions whose outputs have a derivative of their own, and whose new state has the natural one."""
+"""Functions whose outputs have a derivative of their own, and new state the natural one."""
 
 from __future__ import annotations
 

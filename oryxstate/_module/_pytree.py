@@ -40,6 +40,12 @@ class Scope(NamedTuple):
     path: str
     keywords: Any
 
+    def __repr__(self) -> str:  # JAX prints it where two modules are not of the same structure
+        return (
+            f"<stands at '{self.path}' in a root call: modules at two places are never of the same "
+            "structure; take their values, `ox.snapshot((a, b))`, to combine them>"
+        )
+
 
 class Extra(NamedTuple):
     """The rarer parts of the static data of a module."""

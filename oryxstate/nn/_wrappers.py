@@ -63,7 +63,7 @@ class EMA(Layer):
         return self.layer(*inputs)
 
     def _mixed(self, old: jax.Array, new: jax.Array) -> jax.Array:
-        return self.decay * old + (1 - self.decay) * jax.lax.stop_gradient(new)
+        return jax.lax.stop_gradient(self.decay * old + (1 - self.decay) * new)
 
 
 class LoRA(Layer):
