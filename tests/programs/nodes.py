@@ -120,4 +120,4 @@ def _meets_tangents(node, by_state=False):
 
 
 def _repeats(node):
-    return holds(node, *LOOPS, *THREADS, *STACKED, *BRANCHES)
+    return holds(node, *LOOPS, *THREADS, *STACKED, *BRANCHES, "backward two")

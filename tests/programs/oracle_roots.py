@@ -75,7 +75,8 @@ CALLS = {
     "other root": _of_other,
     "other root argument": _of_both(False),
     "other root shared": _of_both(True),
-    "other root reaches": _unchanged,
+    # A live module acts on its own place, or is refused.
+    "other root reaches": _kept_update,
     **dict.fromkeys(KEPT, _refused),
     "snapshot stays": _kept_update,
     "snapshot change": _change,
