@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from mutations_semantics import BROKEN, FOUND
+
 
 class Mutation(NamedTuple):
     """One rule broken on purpose, and some tests that must fail then.
@@ -525,4 +527,8 @@ MUTATIONS = [
         "None",
         FUNCTIONS,
     ),
+]
+
+MUTATIONS += [
+    Mutation(what, file, old, new, (FOUND, "-k", found)) for what, file, old, new, found in BROKEN
 ]

@@ -114,7 +114,7 @@ ROOTS = (
     "root", "root update", "other root", "other root argument", "other root shared",
     "other root reaches",
 )  # fmt: skip
-KEPT = ("kept live", "kept value", "kept in jit", "kept own", "kept earlier")
+KEPT = ("kept live", "kept value", "kept in jit", "kept own", "kept earlier", "kept function")
 SNAPSHOTS = ("snapshot stays", "snapshot change", "snapshot called", "snapshot traced")
 BACKWARD = (
     "backward", "backward jit", "backward checkpoint", "backward scan", "backward cond",

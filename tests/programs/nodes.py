@@ -14,6 +14,8 @@ from programs.grammar import (
     KEPT,
     LOOPS,
     PLAIN,
+    ROOTS,
+    SNAPSHOTS,
     STACKED,
     THREADS,
     Cell,
@@ -27,6 +29,11 @@ from programs.grammar import (
 RULES = ("custom_jvp", "custom_jvp read", "custom_vjp", *BACKWARD, *FORWARD)
 # Functions whose derivative says nothing about the state that they read.
 SILENT = (*RULES, "custom_root", "linear_solve")
+# What hands over all modules of a program.
+WHOLE = (
+    *THREADS, *ROOTS, *SNAPSHOTS, "scan carry", "while carry", "cond argument", "jit argument",
+    "checkpoint argument", "grad argument", "vmap argument", "eqx.filter_jit argument",
+)  # fmt: skip
 READING = ("read", "tree read")
 
 
@@ -103,7 +110,9 @@ def _is_refused(part):
     if part.kind in ("other root reaches", "snapshot called"):
         return touches(part.body)
     if part.kind in STACKED:  # the stack is also reached as a whole
-        return holds(part.body, *STACKED) or any(isinstance(p, Stack) for p in parts(part.body))
+        return holds(part.body, *STACKED, *WHOLE) or any(
+            isinstance(p, Stack) for p in parts(part.body)
+        )
     return part.kind in ("while writes", *KEPT)
 
 

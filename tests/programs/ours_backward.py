@@ -53,10 +53,14 @@ def _nondiff(f, x, node, modules):
 
 def _reads(f, x, node, modules):
     """The backward pass reads state, as it was before the function."""
-    function = jax.custom_vjp(f)
+
+    def held():
+        return lax.stop_gradient(modules.cells[0].s)
+
+    function = jax.custom_vjp(lambda x: 0.0 * held() + f(x))
 
     def backward(_, bar):
-        return ((SLOPE + 0.1 * lax.stop_gradient(modules.cells[0].s)) * bar,)
+        return ((SLOPE + 0.1 * held()) * bar,)
 
     function.defvjp(lambda x: (function(x), None), backward)
     return function(x)

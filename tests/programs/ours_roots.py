@@ -93,14 +93,21 @@ KEPT: list = []
 
 
 def keeper(modules, x):
-    """A program that keeps a module for later."""
-    KEPT.append(modules.cells[0])
-    return x
+    """A program that keeps a module for later, and a function of it that JAX has cached."""
+    cell = modules.cells[0]
+    function = jax.jit(lambda x: cell("accumulate", x))
+    KEPT.append((cell, function))
+    return function(x)
 
 
 def _kept_earlier(f, x, node, modules):
     """A module of an earlier call of this model, with the path that it has now."""
-    return KEPT[-1]("accumulate", f(x))
+    return KEPT[-1][0]("accumulate", f(x))
+
+
+def _kept_function(f, x, node, modules):
+    """A function of such a module, whose trace JAX has cached."""
+    return KEPT[-1][1](f(x))
 
 
 def _stays(f, x, node, modules):
@@ -146,6 +153,7 @@ CALLS = {
     "kept in jit": functools.partial(_kept, run=jax.jit),
     "kept own": functools.partial(_kept, model=_itself),
     "kept earlier": _kept_earlier,
+    "kept function": _kept_function,
     "snapshot stays": _stays,
     "snapshot change": _change,
     "snapshot called": _called,

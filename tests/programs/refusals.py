@@ -31,7 +31,6 @@ REFUSED_BY_JAX = {
     ),
     # A rule that closes over what stands outside of a branch or loop, and runs after its trace.
     "No constant handler for type": of(*RULES),
-    "belongs to a root call that has ended": of(*RULES),
     "Encountered an unexpected tracer": of(*RULES),
     # Two shard_maps of different size, or what a callback returns beside one.
     "Received incompatible devices for jitted computation": of("shard_map", "shard_map whole"),

@@ -18,7 +18,7 @@ HUGE = 1e3  # beyond it the error of float32 is not bounded
 def model(node: Any, state: dict) -> ours.Program:
     """The model of a program in this state."""
     parts = ours.Parts.of(state)
-    if holds(node, "kept earlier"):
+    if holds(node, "kept earlier", "kept function"):
         ours.Program(parts, ours_roots.keeper).call_and_update(jnp.float32(0))
     return ours.Program(parts, node)
 

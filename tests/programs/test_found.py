@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from programs import check
-from programs.grammar import Cell, Host, Stack, Two, Within
+from programs.grammar import Cell, Host, Other, Stack, Two, Within
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using `assume` outside a property-based test")
 ACCUMULATE = Cell(0, "accumulate")
@@ -32,6 +32,7 @@ FOUND = {
     # A module of another root call acted on a place with its path.
     "another root call reaches": ("alone", Within("other root reaches", ACCUMULATE)),
     "kept from an earlier call": ("alone", Within("kept earlier", ACCUMULATE)),
+    "kept in a cached function": ("alone", Within("kept function", Other("sin"))),
     "kept from a call inside": ("alone", Within("kept own", ACCUMULATE)),
     "snapshot after a write": ("alone", Within("snapshot stays", ACCUMULATE)),
     "call of a snapshot": ("alone", Within("snapshot called", ACCUMULATE)),
@@ -46,6 +47,7 @@ FOUND = {
         "alone",
         _after(Within("vjp", Within("backward reads", Cell(1, "twice")))),
     ),
+    "backward after the call": ("derivative", Within("backward reads", Cell(1, "twice"))),
     "two patterns of tangents": ("derivative", Within("backward two", Cell(2, "read"))),
     "no tangent backward": ("derivative", Within("backward asserts", ACCUMULATE)),
     "no tangent forward": ("derivative", Within("forward asserts", ACCUMULATE)),
