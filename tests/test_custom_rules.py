@@ -79,7 +79,9 @@ def test_the_rule_is_asked_for_the_output(step, custom):
 @pytest.mark.parametrize("step", [reading, calling])
 def test_the_derivative_with_respect_to_state_is_refused(step, custom):
     for run in both(of_state(step, custom)):
-        with pytest.raises(ox.EffectError, match=r"state 'inner.h' is read inside `custom_(jvp|vjp)`"):
+        with pytest.raises(
+            ox.EffectError, match=r"state 'inner.h' is read inside `custom_(jvp|vjp)`"
+        ):
             run(H)
 
 

@@ -11,8 +11,8 @@ import warnings
 import conftest  # noqa: F401  (eight devices, strict promotion)
 import jax
 from hypothesis import HealthCheck, given, seed, settings
-from laws import check
-from laws.programs import programs
+from programs import check
+from programs.grammar import programs
 
 # Of how many; an eager call compiles each loop by itself and takes three times as long.
 SHARES = {outer: 1 if outer == "alone" else 3 for outer in check.OUTER}
