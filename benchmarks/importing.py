@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +10,13 @@ from statistics import median
 from _measure import report
 
 LAYERS, OPERATIONS, CALLS = 200, 100, 1000
-IMPORTS = {"without": "equinox", "with": "oryxstate"}  # which itself imports Equinox
+# The second shows how much two processes differ that do the same.
+IMPORTS = {"without": "equinox", "without, once more": "equinox", "with": "oryxstate"}
 
-# One line of JSON for each line of its input: the seconds of each part.
+# Each line of its input is the number of a part, of which it prints the seconds of processor time:
+# they depend less on what else the machine does than those of the clock.
 PROGRAM = """
-import gc, json, sys, time, {imported}
+import gc, sys, time, {imported}
 import jax, jax.numpy as jnp
 from jax import lax
 
@@ -37,11 +38,11 @@ def layer(x):
     return jax.nn.relu(lax.cond(x[0, 0] > 0, jnp.sin, jnp.cos, x))
 
 def trace():
-    def loss(x):
+    def deep(x):
         for _ in range({layers}):
             x = layer(x)
-        return x.sum()
-    jax.jit(jax.grad(loss)).trace(x)
+        return x
+    jax.jit(deep).trace(x)
 
 def error():
     def wrong(c, _):
@@ -54,22 +55,22 @@ def error():
 def seconds(run):
     gc.collect()
     gc.disable()
-    start = time.perf_counter()
+    start = time.process_time()
     run()
-    end = time.perf_counter()
+    end = time.process_time()
     gc.enable()
     return end - start
 
 parts = dispatch, operations, trace, error
 for part in parts:
     part()
-for _ in sys.stdin:
-    print(json.dumps([seconds(part) for part in parts]), flush=True)
+for line in sys.stdin:
+    print(seconds(parts[int(line)]), flush=True)
 """
 PARTS = (
     f"import: {CALLS} calls of a jitted function",
     f"import: {2 * OPERATIONS} eager operations",
-    f"import: trace of {LAYERS} layers (scan, cond, relu), forward + gradient",
+    f"import: trace of {LAYERS} layers (scan, cond, relu)",
     "import: an error that passes scan and jit",
 )
 
@@ -86,30 +87,30 @@ def _start(imported: str) -> subprocess.Popen:
     )
 
 
-def _round(process: subprocess.Popen) -> list[float]:
+def _seconds(process: subprocess.Popen, part: int) -> float:
     assert process.stdin and process.stdout
-    process.stdin.write("\n")
+    process.stdin.write(f"{part}\n")
     process.stdin.flush()
-    return json.loads(process.stdout.readline())
+    return float(process.stdout.readline())
 
 
 def run(rounds: int, processes: int = 3) -> None:
-    """Pairs of processes with and without the import take turns, one measuring at a time.
+    """Processes with and without the import take turns, one measuring at a time.
 
-    Processes, since an import cannot be undone, and several, since how fast one of them runs also
-    depends on where its memory lies.
+    Processes, since an import cannot be undone, and several of each, since the speed of one also
+    depends on where its memory lies. The import of Equinox is part of ours, so it is in all.
     """
-    seconds: dict[str, list[list[float]]] = {name: [] for name in IMPORTS}
+    seconds: list[dict[str, list[float]]] = [{name: [] for name in IMPORTS} for _ in PARTS]
     for _ in range(processes):
         started = {name: _start(imported) for name, imported in IMPORTS.items()}
         for number in range(rounds):
-            for name in list(started) if number % 2 else reversed(list(started)):
-                seconds[name].append(_round(started[name]))
+            for part in range(len(PARTS)):
+                for name in list(started) if number % 2 else reversed(list(started)):
+                    seconds[part][name].append(_seconds(started[name], part))
         for process in started.values():
             process.communicate()
-    for index, title in enumerate(PARTS):
-        medians = {n: median(row[index] for row in rows) for n, rows in seconds.items()}
-        report(title, medians, "without")
+    for title, times in zip(PARTS, seconds, strict=True):
+        report(title, {name: median(values) for name, values in times.items()}, "without")
 
 
 if __name__ == "__main__":
