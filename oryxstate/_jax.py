@@ -70,6 +70,7 @@ from jax._src import traceback_util as _traceback_util  # Equinox registers its 
 from jax._src.callback import io_callback_p, pure_callback_p  # not among the public primitives
 from jax._src.config import eager_constant_folding as _eager_constant_folding
 from jax._src.custom_batching import custom_vmap_p  # not among jax.extend.core.primitives
+from jax._src.custom_derivatives import remat_opt_p  # not among the public primitives
 from jax._src.debugging import debug_callback_p  # not among the public primitives
 from jax._src.interpreters import ad as _ad  # LinearizeTrace and LinearizeTracer
 from jax._src.interpreters import batching as _batching  # BatchTrace
@@ -98,6 +99,7 @@ EVAL_JAXPR = getattr(_pe, "eval_jaxpr_p", None)  # calls functions of `custom_ro
 HI_PRIMITIVE = _hijax.call_hi_primitive_p
 SHARD_MAP = shard_map_p
 CUSTOM_VMAP = custom_vmap_p
+REMAT_OPT = remat_opt_p  # the rule of a `custom_vjp` with `optimize_remat`
 CALLBACKS = pure_callback_p, io_callback_p, debug_callback_p
 
 

@@ -58,6 +58,7 @@ class Frame:
         model: what is called.
         modules: for a function, whatever holds the modules among its variables.
         stands_for: for a replay, the frames whose variables it holds.
+        handed_out: the paths of modules that were flattened, and may come back as values.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -80,6 +81,7 @@ class Frame:
         self.model: Any = None
         self.modules: Any = None
         self.stands_for: tuple[Frame, ...] = ()
+        self.handed_out: set[str] = set()
 
     @property
     def ended(self) -> bool:
