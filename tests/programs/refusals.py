@@ -37,6 +37,7 @@ REFUSED_BY_JAX = {
     "Cannot convert GSPMDSharding": of("shard_map", "shard_map whole"),
     # Callbacks with effects inside loops, branches and functions that are differentiated.
     "Effects not supported in": calls_back,
+    "IO effect not supported in": calls_back,
 }
 
 
