@@ -157,8 +157,8 @@ class FunctionModule(Module):
             return frame.modules.detach(out), self.replace(**new)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in self.__layout__.fields:
-            return super().__getattr__(name)  # type: ignore[misc]
+        if name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         values = self.variables()
         if name not in values:
             raise AttributeError(_no_variable(self, name))

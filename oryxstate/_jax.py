@@ -40,12 +40,16 @@ def check_flags(config: Any) -> None:
     Raises:
         ImportError: naming the flag.
     """
-    if getattr(config, "jax_scan3", False):
-        raise ImportError(
-            "oryxstate does not work with JAX_SCAN3=1, JAX's new implementation of `lax.scan`, "
-            "which is not finished. Unset JAX_SCAN3, or `jax.config.update('jax_scan3', False)` "
-            "before the import."
-        )
+    refused = ["scan3"]
+    if jax.__version_info__ < (0, 12):  # no symbolic zeros where it is staged
+        refused.append("custom_vjp3")
+    for flag in refused:
+        if getattr(config, f"jax_{flag}", False):
+            raise ImportError(
+                f"oryxstate does not work with JAX_{flag.upper()}=1, an implementation that is not "
+                f"finished in JAX {jax.__version__}. Unset it, or "
+                f"`jax.config.update('jax_{flag}', False)` before the import."
+            )
 
 
 check_version(jax.__version_info__)
@@ -135,6 +139,18 @@ def wraps_parent(trace: Trace) -> bool:
 def parent(trace: Any) -> Trace:
     """The trace to which `trace` hands primitives."""
     return trace.parent if isinstance(trace, ForwardingTrace) else trace.parent_trace
+
+
+def is_staged_above(trace: Trace | None, value: Any) -> bool:
+    """Whether a value belongs to a program that is being staged above this trace."""
+    return isinstance(value, Tracer) and _base(value._trace) is not _base(trace)
+
+
+def _base(trace: Any) -> Any:
+    """The trace that evaluates or stages what `trace` hands down in the end."""
+    while trace is not None and (isinstance(trace, ForwardingTrace) or wraps_parent(trace)):
+        trace = parent(trace)
+    return trace
 
 
 def differentiates(trace: Trace) -> bool:
@@ -232,11 +248,11 @@ def start_intercepting() -> None:
     with _interception:
         _threads += 1
         if not _installed:
-            for it in _replacements:
-                if it.attributes.get(it.name) is it.theirs:
-                    it.attributes[it.name] = it.ours
+            for one in _replacements:
+                if one.attributes.get(one.name) is one.theirs:
+                    one.attributes[one.name] = one.ours
                 else:
-                    it.install_over_another()
+                    one.install_over_another()
             _installed = True
 
 
@@ -250,12 +266,12 @@ def stop_intercepting() -> None:
         _threads -= 1
         if _threads == 0:
             _installed = False
-            for it in _replacements:
-                if it.attributes.get(it.name) is it.ours:
-                    if it.theirs is None:
-                        del it.attributes[it.name]
+            for one in _replacements:
+                if one.attributes.get(one.name) is one.ours:
+                    if one.theirs is None:
+                        del one.attributes[one.name]
                     else:
-                        it.attributes[it.name] = it.theirs
+                        one.attributes[one.name] = one.theirs
 
 
 Rule = Callable[[Trace, Sequence, dict], Any]
@@ -653,7 +669,9 @@ class HiPrimitive:
     def __init__(self, params: dict):
         self._prim = prim = params["_prim"]
         self._kind = type(prim).__name__
-        self.effects = getattr(prim, "effects", frozenset())
+        # Up to 0.11 not all of them say which effects their jaxprs have.
+        jaxprs = [getattr(value, "jaxpr", value) for value in prim.params.values()]
+        self.effects = prim.effects.union(*(getattr(x, "effects", ()) for x in jaxprs))
         self.is_root = self._kind == "CustomRoot"
         self.has_vjp = self._kind == "CustomVJPTraced"
         self.generic_batching = getattr(prim, "generic_batching", False)
@@ -693,9 +711,14 @@ class HiPrimitive:
     def backward(self, residuals: Any, cotangents: Sequence) -> tuple[list, Any]:
         """Its rule for the way back: cotangents of all inputs, and logs."""
         flat = [ad.Zero(t.aval) if is_zero(t) else t for t in cotangents]
-        out, logs = self._prim.bwd(residuals, jax.tree.unflatten(self._prim.out_tree, flat))
+        prim, logs = self._prim, None
+        bars = jax.tree.unflatten(prim.out_tree, flat)
+        if hasattr(prim, "generic_batching"):  # from 0.12
+            out, logs = prim.bwd(residuals, bars)
+        else:
+            out = prim.vjp_bwd_retval(residuals, bars)
         found = jax.tree.leaves(out, is_leaf=is_zero)
-        missing = len(self._prim.in_avals_flat) - len(found)  # what it closes over comes first
+        missing = len(prim.in_avals_flat) - len(found)  # what it closes over comes first
         return [None] * missing + [None if is_zero(x) else x for x in found], logs
 
 

@@ -167,7 +167,7 @@ def conform(value: Any, avals: tuple, treedef: Any, where: str) -> tuple:
 def conform_leaf(leaf: Any, aval: Any, where: str) -> Any:
     """One leaf of `conform`."""
     if not isinstance(leaf, jax.Array):
-        leaf = jnp.asarray(leaf)
+        leaf = _from_host(leaf, aval, where)
     new, weak = jax.typeof(leaf), getattr(aval, "weak_type", False)
     if new.shape != aval.shape:
         raise ValueError(
@@ -182,6 +182,47 @@ def conform_leaf(leaf: Any, aval: Any, where: str) -> Any:
             f"state cannot change: cast the value, `value.astype({str(aval.dtype)!r})`."
         )
     return _jax.convert(leaf, aval.dtype, weak)
+
+
+def _from_host(leaf: Any, aval: Any, where: str) -> Any:
+    """An array of a Python scalar or a NumPy array, which has the value that it had.
+
+    Raises:
+        ValueError: if the dtype of `aval` cannot hold the value.
+    """
+    scalar = type(leaf) in (int, float, complex)
+    casts = scalar and _casts_silently(jax.typeof(jnp.asarray(type(leaf)())), aval)
+    numbers = isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.kind in "iufc"
+    if (casts or numbers) and not _holds(aval.dtype, leaf):
+        raise ValueError(
+            f"{where} was given {leaf!r}, which its dtype {aval.dtype} cannot hold "
+            f"({_range(aval.dtype)}). Give a value in this range, or declare another dtype."
+        )
+    return jnp.asarray(leaf, aval.dtype if casts else None)
+
+
+def _holds(dtype: Any, value: Any) -> bool:
+    """Whether no number overflows in a dtype; true where there is no number to speak of."""
+    if not jnp.issubdtype(dtype, jnp.number):
+        return True
+    if jnp.issubdtype(dtype, jnp.integer):
+        numbers, bounds = np.asarray(value), jnp.iinfo(dtype)
+        if numbers.size == 0 or numbers.dtype.kind in "fc":  # which is another error
+            return True
+        return bounds.min <= numbers.min() and numbers.max() <= bounds.max
+    real = jnp.finfo(dtype).dtype
+    try:
+        parts = [np.asarray(part, np.float64) for part in (np.real(value), np.imag(value))]
+    except OverflowError:  # a Python integer beyond every float
+        return False
+    with np.errstate(over="ignore"):
+        cast = [part.astype(real).astype(np.float64) for part in parts]
+    return all((np.isfinite(c) | ~np.isfinite(p)).all() for c, p in zip(cast, parts, strict=True))
+
+
+def _range(dtype: Any) -> str:
+    bounds = jnp.iinfo(dtype) if jnp.issubdtype(dtype, jnp.integer) else jnp.finfo(dtype)
+    return f"{bounds.min} to {bounds.max}"
 
 
 def _casts_silently(new: Any, aval: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What is found while annotations are checked, and what do the errors say?"""
+"""Faults that the check of annotations finds, and the text of its errors."""
 
 from __future__ import annotations
 

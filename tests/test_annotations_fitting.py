@@ -1,4 +1,4 @@
-"""What is no error while annotations are checked?"""
+"""Modules and calls that fit while annotations are checked."""
 
 from __future__ import annotations
 

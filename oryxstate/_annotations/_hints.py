@@ -63,12 +63,12 @@ def _keep(annotated: Any, hints: dict[str, Any]) -> None:
 
 
 def _seen(function: types.FunctionType) -> dict[str, Any]:
-    """The names that mean something in a function, also those of a function around it."""
+    """Collect the names that a function sees, those of a function around it too."""
     return {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
 
 
 def _around(owner: type) -> dict[str, Any]:
-    """The names that mean something where a class was defined, which may be in no file."""
+    """Collect the names that are visible where a class was defined, in a file or not."""
     found: dict[str, Any] = {}
     for method in map(inspect.unwrap, filter(inspect.isfunction, vars(owner).values())):
         if method.__qualname__.startswith(f"{owner.__qualname__}."):  # none that was generated
@@ -77,7 +77,7 @@ def _around(owner: type) -> dict[str, Any]:
 
 
 def _names(owner: type | None, *more: Any) -> dict[str, Any]:
-    """The names that a class brings itself."""
+    """Collect the names that a class defines itself."""
     generic = [p for x in (owner, *more) for p in getattr(x, "__type_params__", ())]
     own = {} if owner is None else {**vars(owner), owner.__name__: owner}
     return {**{p.__name__: p for p in generic}, **own}

@@ -46,7 +46,7 @@ class Misfit(NamedTuple):
 
 
 def misfit(value: Any, hint: Any, path: str = "") -> Misfit | None:
-    """The first part of a value that does not fit; None if it fits.
+    """Find the first part of a value that does not fit; None if it fits.
 
     Dimensions that have a name are bound in jaxtyping's innermost scope.
     """
@@ -72,7 +72,7 @@ def misfit(value: Any, hint: Any, path: str = "") -> Misfit | None:
 
 
 def _parts(value: Any, origin: type, args: tuple) -> Iterator[tuple[Any, Any, Any]] | None:
-    """The elements of a container, each with its key and its annotation."""
+    """List the elements of a container, each with its key and its annotation."""
     if isinstance(value, dict) and len(args) == 2:
         return (
             (key, *pair) for key, x in value.items() for pair in zip((key, x), args, strict=True)
@@ -87,7 +87,7 @@ def _parts(value: Any, origin: type, args: tuple) -> Iterator[tuple[Any, Any, An
 
 
 def _modern(origin: type, args: tuple) -> Any:
-    """`list[int]` for `typing.List[int]`, of which beartype warns."""
+    """Write `list[int]` for `typing.List[int]`, about which beartype warns."""
     try:
         return origin[args]  # type: ignore[index]
     except TypeError:
@@ -116,7 +116,7 @@ def _bearable(value: Any, hint: Any) -> bool:
 
 
 def _number(value: Any) -> Any:
-    """The Python number that a traced scalar stands for: JAX made it from one."""
+    """Return a Python number like the one from which JAX may have made a traced scalar."""
     if isinstance(value, _jax.Tracer) and value.shape == ():
         kind = np.dtype(value.dtype) if not _is_key(value) else None
         return None if kind is None else np.zeros((), kind).item()
@@ -129,7 +129,7 @@ def _is_key(value: Any) -> bool:
 
 @functools.cache
 def beartype() -> Callable[[Any, Any], bool]:
-    """Beartype's `is_bearable`, imported when it is first needed.
+    """Import beartype's `is_bearable` when it is first needed.
 
     Raises:
         ImportError: if it is not installed.
@@ -146,14 +146,14 @@ def beartype() -> Callable[[Any, Any], bool]:
 
 
 def show_hint(hint: Any) -> str:
-    """An annotation as one writes it, without the modules that its names are from."""
+    """Show an annotation as in source code, without the modules of its names."""
     text = inspect.formatannotation(hint)
     short = re.sub(r"'[^']*'|([\w<>]+\.)+(?=\w)", lambda m: "" if m[1] else m[0], text)
     return short.replace("'", '"')
 
 
 def show_value(value: Any) -> str:
-    """A value by its type: `float32[2,3]`, `None`, `'text' (str)`, `a Dense`."""
+    """Show a value by its type: `float32[2,3]`, `None`, `'text' (str)`, `a Dense`."""
     if _tree.is_array(value):
         numpy = "NumPy's " if isinstance(value, np.ndarray | np.generic) else ""
         return f"{numpy}{_tree.ArraySpec(value)!r}"

@@ -1,4 +1,4 @@
-"""Rules for whole batches: `call_batched` of a layer that is called on one example in a `vmap`.
+"""Calls of layers that define `call_batched`, which sees all examples of the `vmap`s around.
 
 `_primitive` gathers the examples of every `vmap` around a call, and knows nothing of modules.
 `_call_batched` calls a layer through it, and registers itself in the hook of `_module`.

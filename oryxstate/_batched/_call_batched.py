@@ -14,7 +14,7 @@ from oryxstate._module import _call, _hook, _live, _pytree
 from oryxstate._module._static import type_key
 
 
-class _Rule:
+class _Computation:
     """The computation of a layer, for one example and for all; without arrays: JAX may keep it."""
 
     def __init__(self, one: Callable[..., Any], live: Any, layer: Any, leaves: list, given: Any):
@@ -37,7 +37,7 @@ class _Rule:
         return self._run(self._one, shared, inputs)
 
     def batch(self, shared: Any, inputs: Any) -> tuple[list, list]:
-        """Run the rule for batches."""
+        """Run `call_batched`."""
         return self._run(self._all, shared, inputs)
 
     def _run(self, function: Callable[..., Any], shared: Any, inputs: Any) -> tuple[list, list]:
@@ -74,16 +74,16 @@ def call(one: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> Any:
     before = _pytree.value_of(live)
     shared, structure = jax.tree.flatten(before)
     leaves, given = jax.tree.flatten((args, kwargs))
-    rule = _Rule(one, live, before, leaves, given)
-    inputs = [leaves[i] for i in rule.at]
-    examples = _primitive.Examples(rule.one, rule.batch)
-    key = rule.key(map(jax.typeof, (*shared, *inputs)))
+    computation = _Computation(one, live, before, leaves, given)
+    inputs = [leaves[i] for i in computation.at]
+    examples = _primitive.Examples(computation.one, computation.batch)
+    key = computation.key(map(jax.typeof, (*shared, *inputs)))
     known = _known.setdefault(type(live), {})
     if key not in known:
-        known[key] = _primitive.avals_of(examples, shared, inputs), rule.out
+        known[key] = _primitive.avals_of(examples, shared, inputs), computation.out
     avals, out_structure = known[key]
     out, new = _primitive.per_example(examples, shared, inputs, avals)
-    for i, leaf in zip(rule.written, new, strict=True):
+    for i, leaf in zip(computation.written, new, strict=True):
         shared[i] = leaf
     _call.assign(live, before, jax.tree.unflatten(structure, shared), type(live).__name__)
     return jax.tree.unflatten(out_structure, out)

@@ -28,7 +28,7 @@ def with_own_derivative(
         new_state: returns the new state, with its natural derivative.
         written: the variables that are written, for their types.
     """
-    has_derivative = any(_is_inexact(x) for leaves in written.values() for x in leaves)
+    has_derivative = any(is_inexact(x) for leaves in written.values() for x in leaves)
 
     @jax.custom_jvp
     def function(read, written, args):
@@ -61,7 +61,7 @@ def jvp(function: Callable[..., Any], primals: Sequence, tangents: Sequence) -> 
         for i, x in zip(at, some, strict=True):
             merged[i] = x
         out, out_tree = jax.tree.flatten(function(*jax.tree.unflatten(tree, merged)))
-        which = [_is_inexact(x) for x in out]
+        which = [is_inexact(x) for x in out]
         shown = out_tree, which
         changing = [x for x, is_changing in zip(out, which, strict=True) if is_changing]
         return changing, [x for x, is_changing in zip(out, which, strict=True) if not is_changing]
@@ -82,5 +82,6 @@ def _constant(function: Callable[..., Any], primals: Sequence, _: Sequence) -> t
     return out, jax.tree.map(_jax.symbolic_zero, out)
 
 
-def _is_inexact(x: Any) -> bool:
+def is_inexact(x: Any) -> bool:
+    """Tell whether a value has a derivative."""
     return jnp.issubdtype(x.dtype, jnp.inexact)

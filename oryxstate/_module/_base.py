@@ -11,17 +11,17 @@ import jax
 
 from oryxstate._errors import EffectError
 from oryxstate._module import (
-    _call,
+    _attributes,
+    _classes,
     _construct,
     _derive,
-    _foreign,
     _hook,
     _live,
     _pytree,
     _static,
 )
 from oryxstate._module._fields import Layout, static
-from oryxstate._module._pytree import AUX, PLACE, REST, ROOT
+from oryxstate._module._pytree import AUX, PLACE, REPLACED, ROOT
 
 
 class Module(metaclass=_construct.ModuleMeta):
@@ -65,11 +65,11 @@ class Module(metaclass=_construct.ModuleMeta):
 
     name: str | None = static(default=None, kw_only=True)
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, kw_only: bool = False, **kwargs: Any) -> None:
+        _classes.check_options(cls, kwargs)
         super().__init_subclass__(**kwargs)
-        _make_dataclass(cls)
-        _check_names(cls)
-        _derive.derive_calls(cls)
+        _classes.make(cls, Module, kw_only=kw_only)
+        _derive.derive_calls(cls, Module)
 
     # Frozen -----------------------------------------------------------------------------------
 
@@ -96,14 +96,7 @@ class Module(metaclass=_construct.ModuleMeta):
             )
 
         def __getattr__(self, name: str) -> Any:
-            # Only reached for what is not in __dict__: state of a live module, split children.
-            d = self.__dict__
-            place = d.get(PLACE)
-            if place is not None and name in self.__layout__.state:
-                return place.read(name)
-            if REST in d and name in d[REST]:
-                return _foreign.join(*d[REST][name], _pytree.is_module)
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return _attributes.read(self, name)
 
     def __getstate__(self) -> dict[str, Any]:
         module = _pytree.value_of(self) if _live.is_live(self) else self
@@ -112,8 +105,7 @@ class Module(metaclass=_construct.ModuleMeta):
         return {k: _static.by_name(v) if k in static else v for k, v in values.items()}
 
     def __setstate__(self, fields: dict[str, Any]) -> None:
-        vars(self).update({name: _static.found(value) for name, value in fields.items()})
-        _construct.split_and_freeze(self)
+        _construct.restore(self, {k: _static.found(value) for k, value in fields.items()})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         leaves, treedef = jax.tree.flatten(_pytree.value_of(self))
@@ -166,6 +158,7 @@ class Module(metaclass=_construct.ModuleMeta):
     def _with(self, aux: Any, xs: tuple[Any, ...]) -> Self:
         vars(self).update(zip(self.__layout__.data, xs, strict=True))
         vars(self)[AUX] = aux
+        _pytree.register(type(self))
         return self
 
     def replace(self, **fields: Any) -> Self:
@@ -203,6 +196,9 @@ class Module(metaclass=_construct.ModuleMeta):
         if scope is not None:
             new = _pytree.with_data(new, {}, scope=scope)
             vars(new)[ROOT] = module.__dict__.get(ROOT)
+            replaced = [name for name in fields if name in layout.state]
+            if replaced:
+                vars(new)[REPLACED] = replaced
         return new
 
     # A function of state ----------------------------------------------------------------------
@@ -236,45 +232,27 @@ class Module(metaclass=_construct.ModuleMeta):
         for name, leaves in checked.items():
             place.write(name, leaves, layout.infos[name].reduce)
 
+    # What is not written is set in each class (see `_derive.py`); these stand for nothing written.
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the module.
 
         Inside a root call its state is read from and written to its place in the root; outside, the
         output is returned and the update dropped, since a module is a value.
         """
-        return self.call(*args, **kwargs)
+        raise NotImplementedError(_derive.nothing_written(self, "__call__"))
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """The output: what authors write."""
-        raise NotImplementedError(_derive.nothing_written(self))
+        raise NotImplementedError(_derive.nothing_written(self, "call"))
 
     def call_and_update(self, *args: Any, **kwargs: Any) -> tuple[Any, Self]:
         """The output, and this module with the state that the call left."""
-        return _call.root(type(self).call, self, args, kwargs)
+        raise NotImplementedError(_derive.nothing_written(self, "call_and_update"))
 
     def update(self, *args: Any, **kwargs: Any) -> Self:
         """This module with the state that the call left."""
-        return self.call_and_update(*args, **kwargs)[1]
+        raise NotImplementedError(_derive.nothing_written(self, "update"))
 
 
-def _make_dataclass(cls: Any) -> None:
-    parents = [base for base in cls.__mro__[1:] if isinstance(base, _construct.ModuleMeta)]
-    inherited = parents[0].__generated_init__ if parents else True
-    cls.__generated_init__ = inherited and "__init__" not in cls.__dict__
-    dataclasses.dataclass(eq=False, repr=False, init=cls.__generated_init__)(cls)
-    cls.__layout__ = Layout.of(cls)
-    for name in cls.__layout__.data:  # a default left on the class would hide `__getattr__`
-        if name in cls.__dict__:
-            delattr(cls, name)
-    _pytree.register(cls, cls.__layout__)
-
-
-def _check_names(cls: type) -> None:
-    for name in cls.__layout__.fields:  # type: ignore[attr-defined]
-        if name != "name" and (hasattr(Module, name) or name.startswith("__")):
-            raise TypeError(
-                f"field `{name}` of {cls.__name__} would hide `Module.{name}`. Call it differently."
-            )
-
-
-_make_dataclass(Module)
+_classes.make(Module, Module)

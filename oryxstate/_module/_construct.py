@@ -5,14 +5,16 @@ from __future__ import annotations
 import abc
 import dataclasses
 import difflib
+import inspect
+import types
 from typing import TYPE_CHECKING, Any, dataclass_transform
 
 import jax
 
 from oryxstate._module import _foreign, _hook, _pytree
-from oryxstate._module._fields import FieldInfo, Layout, param, state, static
+from oryxstate._module._fields import FieldInfo, Layout, mend, param, state, static
 from oryxstate._module._pytree import AUX, REST, is_module
-from oryxstate._module._static import check_function, check_static, type_key
+from oryxstate._module._static import by_value, check_function, check_static, type_key
 
 
 @dataclass_transform(
@@ -34,6 +36,16 @@ class ModuleMeta(abc.ABCMeta):
             module = super().__call__(*args, **kwargs)
             seal(module)
             return module
+
+        def __setattr__(cls, name: str, value: Any) -> None:
+            if name == "__dataclass_fields__":  # cloudpickle sets the attributes of a class
+                mend(value)
+            super().__setattr__(name, value)
+
+        @property
+        def __signature__(cls) -> inspect.Signature:
+            """That of `__init__`, which `__call__` above hides from `inspect`."""
+            return inspect.signature(types.MethodType(cls.__init__, cls))
 
 
 def _check_keywords(cls: Any, kwargs: dict[str, Any]) -> None:
@@ -71,6 +83,7 @@ def seal(module: Any) -> None:
 
 def split_and_freeze(module: Any) -> None:
     """Move what is no data out of its children, and set what JAX compares: the module is frozen."""
+    _pytree.register(type(module))
     d, rests = module.__dict__, []
     for name in module.__layout__.children:
         if not isinstance(d[name], jax.Array):
@@ -85,21 +98,52 @@ def split_and_freeze(module: Any) -> None:
 
 
 def _set_default(module: Any, field: dataclasses.Field) -> None:
+    if not set_default(module, field):
+        raise TypeError(
+            f"field `{field.name}` of {type(module).__name__} was left unset by `__init__`. Assign "
+            f"it there, `self.{field.name} = ...`, or give it a default."
+        )
+
+
+def set_default(module: Any, field: dataclasses.Field) -> bool:
+    """Give a field its default, if it has one."""
     if field.default is not dataclasses.MISSING:
         value = field.default
     elif field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
     else:
-        raise TypeError(
-            f"field `{field.name}` of {type(module).__name__} was left unset by `__init__`. Assign "
-            f"it there, `self.{field.name} = ...`, or give it a default."
-        )
+        return False
     module.__dict__[field.name] = convert(module.__layout__.infos[field.name], value)
+    return True
 
 
 def convert(info: FieldInfo, value: Any) -> Any:
     """The value that a field keeps."""
-    return value if info.converter is None else info.converter(value)
+    value = value if info.converter is None else info.converter(value)
+    return by_value(value) if info.is_static else value
+
+
+def restore(module: Any, values: dict[str, Any]) -> None:
+    """Fill and freeze a module from a pickle of its class, perhaps as it was before.
+
+    Raises:
+        TypeError: for a field that the class has no more, or has only now and without a default.
+    """
+    kind, layout = type(module).__name__, module.__layout__
+    for name in values:
+        if name not in layout.fields:
+            raise TypeError(
+                f"the pickle has field `{name}` of {kind}, which the class does not have any more. "
+                "Declare it again to load the pickle."
+            )
+    vars(module).update(values)
+    for name, field in layout.fields.items():
+        if name not in values and not set_default(module, field):
+            raise TypeError(
+                f"the pickle has no field `{name}` of {kind}, which the class has by now. Give the "
+                "field a default to load the pickle."
+            )
+    split_and_freeze(module)
 
 
 def check_data(module: Any, name: str, value: Any) -> None:

@@ -10,27 +10,64 @@ from oryxstate._effects import _frames, _primitives
 from oryxstate._effects._names import Name
 from oryxstate._errors import EffectError
 from oryxstate._module import _call, _hook, _keywords, _live, _pytree
+from oryxstate._module._classes import written
+
+WRITTEN = ("call", "__call__", "call_and_update")
 
 
-def derive_calls(cls: Any) -> None:
-    """Set `call` and `call_and_update` of a module class."""
-    own = [name for name in ("call", "call_and_update") if name in cls.__dict__]
-    if len(own) == 2:
-        raise TypeError(
-            f"{cls.__name__} defines both `call` and `call_and_update`: one is derived from the "
-            "other. Write one of them."
-        )
-    if not own or getattr(cls.__dict__[own[0]], "__isabstractmethod__", False):
+def derive_calls(cls: Any, root: type) -> None:
+    """Set what the author of a module class did not write of `WRITTEN`, and `update`.
+
+    All four are those of this class, so that `super()` finds in each class what that class says.
+
+    Args:
+        cls: the class.
+        root: `Module`, whose own functions stand for what is not written.
+
+    Raises:
+        TypeError: for two functions that could disagree, naming them.
+    """
+    outside = [base for base in cls.__mro__ if base is cls or "__layout__" not in vars(base)]
+    for base in outside:
+        if "update" in vars(base):
+            raise TypeError(_own_update(cls, base))
+    own = written(cls, WRITTEN, root)
+    if own is None:
         return
-    written = cls.__dict__[own[0]]
-    if own == ["call"]:
-        cls.call = _derived_from_call(written)
-        cls.call_and_update = _root_call
-    else:
-        cls.call, cls.call_and_update = _derived_from_rule(written)
+    name, function = _the_only(*own)
+    derived = _derived_from_rule if name == "call_and_update" else _derived_from_call
+    cls.call, cls.call_and_update = call, call_and_update = derived(function)
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """The output; open to keywords, since those that `call` needs may come from the root."""
+        return call(self, *args, **kwargs)
+
+    def update(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """This module with the state that the call left."""
+        return call_and_update(self, *args, **kwargs)[1]
+
+    cls.__call__, cls.update = __call__, update
 
 
-def _derived_from_call(written: Callable[..., Any]) -> Callable[..., Any]:
+def _the_only(owner: type, functions: dict[str, Any]) -> tuple[str, Any]:
+    if len(set(map(id, functions.values()))) > 1:
+        names = " and ".join(f"`{name}`" for name in functions)
+        raise TypeError(
+            f"{owner.__name__} defines both {names}: one is derived from the other. Write one of "
+            "them."
+        )
+    return next(iter(functions.items()))
+
+
+def _own_update(cls: type, base: type) -> str:
+    return (
+        f"{base.__name__} defines `update`, which {cls.__name__} derives from its call, so that "
+        "`module.update(x)` and `ox.update(module, x)` are the same. Call the method differently, "
+        "or write `call_and_update` instead of the two."
+    )
+
+
+def _derived_from_call(written: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
     @functools.wraps(written)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         live = _live.resolve(self)
@@ -46,12 +83,11 @@ def _derived_from_call(written: Callable[..., Any]) -> Callable[..., Any]:
             return _hook.run_batched(written, live, args, kwargs)
         return _hook.run(written, live, *args, **kwargs)
 
-    return call
+    def call_and_update(self: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """The output, and this module with the state that the call left."""
+        return _call.root(call, self, args, kwargs)
 
-
-def _root_call(self: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    """The output, and this module with the state that the call left."""
-    return _call.root(type(self).call, self, args, kwargs)
+    return call, call_and_update
 
 
 def _derived_from_rule(written: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
@@ -92,9 +128,15 @@ def not_in_root(module: Any, fields: Iterable[str]) -> str:
     )
 
 
-def nothing_written(module: Any) -> str:
-    """The text of the error for a class that defines no call."""
+def nothing_written(module: Any, name: str) -> str:
+    """The text of the error for a class without a call, also for one that asks `super()` for it."""
     kind = type(module).__name__
+    if type(module).__call__.__module__ == __name__:  # it is derived
+        return (
+            f"no base of {kind} defines `{name}`, which it asks `super()` for. A base that is a "
+            "module has all of `call`, `__call__`, `call_and_update` and `update`; a plain mixin "
+            "has what it defines."
+        )
     return (
         f"{kind} defines neither `call` nor `call_and_update`. Write `def call(self, x): ...` and "
         "`self.assign(field=value)` in it, or `def call_and_update(self, x): ...` that returns "

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
 
 Kind = Literal["param", "state", "static", "child"]
 _KEY = "oryxstate"
@@ -49,6 +53,14 @@ def info(field: dataclasses.Field) -> FieldInfo:
     return field.metadata.get(_KEY, FieldInfo())
 
 
+def mend(fields: dict[str, dataclasses.Field]) -> None:
+    """Restore what dataclasses know by identity, in fields that may have been pickled."""
+    for field in fields.values():
+        for name in ("default", "default_factory"):
+            if isinstance(getattr(field, name), type(dataclasses.MISSING)):
+                setattr(field, name, dataclasses.MISSING)
+
+
 def _field(kind: Kind, converter: Any, options: dict[str, Any], reduce: Any = None) -> Any:
     metadata = {**options.pop("metadata", {}), _KEY: FieldInfo(kind, converter, reduce)}
     unknown = set(options) - {"default", "default_factory", "init", "repr", "kw_only"}
@@ -88,8 +100,10 @@ def state(
 
     Args:
         reduce: called as `reduce(values, axis=i)` to combine the values that the examples of a
-            `jax.vmap` write, such as `jnp.mean`; without it such a write is an error. Inside the
-            `vmap` each example reads back what it wrote itself.
+            `jax.vmap` write, such as `jnp.mean`; without it such a write is an error. `jnp.sum`
+            adds up what each example adds to the value that it read, so that a running sum is one
+            over all examples. Inside the `vmap` each example reads back what it wrote itself. A
+            value that does not depend on the mapped axis is written once, as it is.
         converter: applied to every value the field is given, such as `jnp.asarray`.
         **options: `default`, `default_factory`, `init`, `repr`, `kw_only` and `metadata`, as for
             `dataclasses.field`.
@@ -105,6 +119,8 @@ def state(
         >>> int(counter.count)
         1
     """
+    if isinstance(reduce, type(np.sum)):  # JAX keeps it as a parameter, which NumPy's cannot be
+        reduce = getattr(jnp, reduce.__name__)
     return _field("state", converter, options, reduce)
 
 
@@ -138,6 +154,7 @@ class Layout(NamedTuple):
         static: the names of static fields.
         state: the names of state fields.
         children: the names of fields without a specifier.
+        cached: the names of cached properties, which are no fields.
     """
 
     fields: dict[str, dataclasses.Field]
@@ -146,6 +163,7 @@ class Layout(NamedTuple):
     static: tuple[str, ...]
     state: tuple[str, ...]
     children: tuple[str, ...]
+    cached: tuple[str, ...]
 
     @classmethod
     def of(cls, module_class: type) -> Layout:
@@ -153,6 +171,8 @@ class Layout(NamedTuple):
         fields = {f.name: f for f in dataclasses.fields(module_class)}
         infos = {name: info(f) for name, f in fields.items()}
 
+        attributes = [item for base in module_class.__mro__ for item in vars(base).items()]
+        cached = {k for k, value in attributes if isinstance(value, functools.cached_property)}
         return cls(
             fields,
             infos,
@@ -160,4 +180,5 @@ class Layout(NamedTuple):
             static=tuple(name for name, i in infos.items() if i.is_static),
             state=tuple(name for name, i in infos.items() if i.is_state),
             children=tuple(name for name, i in infos.items() if i.is_child),
+            cached=tuple(cached),
         )

@@ -10,14 +10,26 @@ from typing import Any, TypeVar
 
 import jax
 
-from oryxstate import _tree
+from oryxstate import _jax, _tree
 from oryxstate._effects import _frames, _primitives
 from oryxstate._effects._names import Name
 from oryxstate._errors import EffectError
 from oryxstate._module import _keywords, _pytree
-from oryxstate._module._pytree import PLACE, ROOT
+from oryxstate._module._pytree import PLACE, REPLACED, ROOT
 
 T = TypeVar("T")
+
+_OUTSIDE = (
+    "state '{name}' is written inside another root call (`ox.call`, `ox.call_and_update`, ...), "
+    "which is pure: it writes nothing outside. Make the module a part of what is called there, or "
+    "call it outside of that call."
+)
+
+_REPLACED = (
+    "state {fields} of the {kind} at '{path}' was given by `replace`, but what is called inside a "
+    "root call starts from the state in the root. Write it, `module.assign(...)`, or call the "
+    "changed value explicitly, `y, m = ox.snapshot(module).replace(...).call_and_update(x)`."
+)
 
 
 class Place:
@@ -49,11 +61,18 @@ class Place:
 
     def _variable(self, name: Name) -> _frames.Variable:
         if self.ended:
-            raise EffectError(_primitives.ENDED.format(name=name))
+            text = _primitives.ENDED if self.frame.ended else _primitives.ELSEWHERE
+            raise EffectError(text.format(name=name))
         return self.frame.variables[name]
 
     def _identity(self, field: str) -> int | None:
-        return None if self.refs.get(field) else self.frame.identity
+        """The identity that a read or write carries.
+
+        None if the module is an argument of a program, which JAX may use in other root calls too.
+        """
+        refs = self.refs.get(field, ())
+        is_argument = any(_jax.is_staged_above(self.frame.trace, ref) for ref in refs)
+        return None if is_argument else self.frame.identity
 
     def read_leaves(self, field: str) -> tuple:
         """Return the leaves of the current value."""
@@ -84,6 +103,9 @@ class Place:
         """Make these the current value."""
         name, refs = self.name(field), self.refs.get(field, ())
         self._variable(name)
+        inner = _frames.innermost()
+        if inner is not None and inner.level > self.frame.level:
+            raise EffectError(_OUTSIDE.format(name=name))
         _primitives.write(name, leaves, refs, reduce, self._identity(field))
 
 
@@ -147,15 +169,18 @@ def updated_model(tree: Any, frame: _frames.Frame, path: str = "") -> Any:
     return _pytree.map_modules(updated, tree, path) if written else tree
 
 
-def detach(tree: Any, frame: _frames.Frame | None = None) -> Any:
+def detach(tree: Any, frame: _frames.Frame | None = None, *, current: bool = False) -> Any:
     """Make plain values of the modules in a pytree, which stand for nothing in this root call.
 
     Args:
         tree: any pytree.
         frame: that of the root call; None for all.
+        current: whether the state of values too is that of now, not what they carry.
     """
 
     def detached(module: Any, path: str) -> Any:
+        if current and REPLACED not in module.__dict__:
+            module = resolve(module) or module
         if is_live(module):
             module = _pytree.value_of(module)
         data = _pytree.map_children(detached, module, path)
@@ -202,7 +227,7 @@ def snapshot(tree: T) -> T:
         >>> float(Averaged(a, b)(5.0))
         10.0
     """
-    return detach(tree)
+    return detach(tree, current=True)
 
 
 def resolve(module: Any) -> Any:
@@ -212,6 +237,10 @@ def resolve(module: Any) -> Any:
     scope = _pytree.scope_of(module)
     if scope is None or not _frames.reachable(module.__dict__.get(ROOT)):
         return None
+    if REPLACED in module.__dict__:
+        fields = ", ".join(f"`{name}`" for name in module.__dict__[REPLACED])
+        kind = type(module).__name__
+        raise EffectError(_REPLACED.format(fields=fields, kind=kind, path=scope.path))
     return revive(module)
 
 

@@ -9,11 +9,13 @@ way back. Besides its fields an instance holds, under names no field can have,
 - `SCOPED`: the same, instead of `AUX`, on a module that stands in a root call, live or a value;
 - `PLACE`: on a live module, where its state is (see `_live.py`); its state is not in `__dict__`;
 - `ROOT`: on a value that stands in a root call, the frame of that;
+- `REPLACED`: on such a value, the state fields that `replace` gave it;
 - `REST`: the Equinox children that are split (see `_foreign.py`), which are not in `__dict__`.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ from oryxstate._module import _foreign
 from oryxstate._module._fields import Layout
 
 AUX, SCOPED, PLACE, ROOT, REST = "__aux__", "__scoped__", "__place__", "__root__", "__rest__"
+REPLACED = "__replaced__"
 GONE = -2  # the level of a root call that cannot be reached
 
 
@@ -83,9 +86,24 @@ def unflatten(aux, children):
 """
 
 
-def register(cls: type, layout: Layout) -> None:
-    """Register a module class with JAX."""
+_registered: set[type] = set()
+_registering = threading.Lock()
 
+
+def register(cls: type) -> None:
+    """Register a module class with JAX, unless it is.
+
+    This waits for the first module of the class: cloudpickle makes a class without fields and gives
+    it its attributes, `__layout__` among them, afterwards.
+    """
+    if cls not in _registered:
+        with _registering:
+            if cls not in _registered:
+                _register(cls, cls.__layout__)  # type: ignore[attr-defined]
+                _registered.add(cls)
+
+
+def _register(cls: type, layout: Layout) -> None:
     def entries(names: tuple[str, ...]) -> str:
         return "(" + "".join(f"d[{name!r}], " for name in names) + ")"
 
@@ -174,6 +192,8 @@ def with_data(module: Any, data: dict[str, Any], *, scope: Scope | None = _SAME)
     copy = object.__new__(type(module))
     d = copy.__dict__
     d.update(module.__dict__)
+    for name in module.__layout__.cached:
+        d.pop(name, None)
     rest = d.get(REST)
     if rest:
         d[REST] = rest = dict(rest)

@@ -66,6 +66,54 @@ def check_function(value: Any, where: str) -> None:
         )
 
 
+class Partial(functools.partial):
+    """A `functools.partial` that is compared by what it holds.
+
+    Python compares partials by identity, so a model would change its structure in a pickle. One
+    that holds something unhashable is compared by identity still.
+    """
+
+    def _key(self) -> Any:
+        named = tuple(sorted(self.keywords.items()))
+        key = self.func, self.args, named, type_key((self.args, named))
+        try:
+            hash(key)
+        except TypeError:
+            return id(self)
+        return key
+
+    def __eq__(self, other: object) -> Any:
+        if not isinstance(other, Partial):
+            return NotImplemented
+        return self is other or self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __reduce__(self) -> Any:
+        named, attributes = tuple(self.keywords.items()), tuple(vars(self).items())
+        return _partial, tuple(map(by_name, (self.func, self.args, named, attributes)))
+
+
+def _partial(*parts: Any) -> Partial:
+    func, args, named, attributes = map(found, parts)
+    partial = Partial(func, *args, **dict(named))
+    vars(partial).update(attributes)
+    return partial
+
+
+def by_value(value: Any) -> Any:
+    """A static value as it is kept: partials in it are compared by what they hold."""
+    if type(value) is tuple:
+        return tuple(map(by_value, value))
+    if type(value) is not functools.partial:
+        return value
+    named = {key: by_value(v) for key, v in value.keywords.items()}
+    partial = Partial(value.func, *by_value(value.args), **named)
+    vars(partial).update(vars(value))
+    return partial
+
+
 class ByName(NamedTuple):
     """Stands for a function in a pickle."""
 

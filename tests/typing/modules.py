@@ -46,3 +46,16 @@ Dense(kernel, 2.0, jnp.array(1))  # pyright: ignore[reportArgumentType]
 Dense(kernel, "big")  # pyright: ignore[reportArgumentType]
 dense.scale = kernel  # pyright: ignore[reportAttributeAccessIssue]
 print(dense.kernal)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownArgumentType]
+
+
+class Options(ox.Module, kw_only=True):
+    scale: jax.Array = ox.param(default_factory=lambda: jnp.array(1.0))
+    size: int = ox.static()
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x * self.scale
+
+
+assert_type(Options(size=3)(kernel), jax.Array)
+
+Options(kernel, 3)  # pyright: ignore[reportCallIssue]

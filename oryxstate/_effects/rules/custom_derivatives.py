@@ -14,7 +14,7 @@ import jax
 
 from oryxstate import _jax
 from oryxstate._effects import _frames
-from oryxstate._effects._derivatives import with_own_derivative
+from oryxstate._effects._derivatives import is_inexact, with_own_derivative
 from oryxstate._effects._functionalize import declares, pure_uncached, reaching_outputs, thread
 from oryxstate._effects._names import FUNCTION, touches_state
 from oryxstate._errors import EffectError
@@ -54,18 +54,23 @@ def rebuild(trace, custom, jaxpr, args):
     run = pure_uncached(jaxpr)
 
     def rebuilt(variables):
-        held = {**variables.read, **variables.written}
+        held, reaching = {**variables.read, **variables.written}, reaching_outputs(jaxpr)
         make = _with_vjp if custom.has_vjp else _with_jvp
-        original = make(custom, reaching_outputs(jaxpr), _roots(held))
+        function = make(custom, _roots(held), [name for name, w in reaching.items() if w])
+
+        def original(held, args):
+            guarded = {n: _guarded(n, x, custom) if n in reaching else x for n, x in held.items()}
+            return function(guarded, args)
+
         if not variables.written:
             return original(held, list(args)), {}
-        function = with_own_derivative(
+        both = with_own_derivative(
             lambda read, written, xs: run(read, written, *xs),
             lambda read, written, xs: original({**read, **written}, xs),
             lambda read, written, xs: run(read, written, *xs)[1],
             variables.written,
         )
-        return function(variables.read, variables.written, list(args))
+        return both(variables.read, variables.written, list(args))
 
     return thread(trace, [(jaxpr, args)], rebuilt)
 
@@ -79,7 +84,7 @@ def _roots(held: Any) -> tuple[_frames.Frame, ...]:
     return tuple(frame for frame in found if frame is not None)
 
 
-def _with_jvp(custom, reaching, roots):
+def _with_jvp(custom, roots, written):
     """The function as the user defined it, a function of the state that it reads."""
 
     @jax.custom_jvp
@@ -88,8 +93,9 @@ def _with_jvp(custom, reaching, roots):
             return custom.run(args)
 
     def rule(primals, tangents):
-        (held, args), (held_dots, dots) = primals, tangents
-        _refuse_derivative(custom, reaching, held_dots, lambda dot: not _jax.is_zero(dot))
+        if custom.is_root and written:
+            raise EffectError(_DERIVATIVE_OF_ROOT.format(name=min(written)))
+        (held, args), (_, dots) = primals, tangents
         with _frames.replay(held, roots):
             return custom.jvp(args, dots)
 
@@ -97,7 +103,7 @@ def _with_jvp(custom, reaching, roots):
     return function
 
 
-def _with_vjp(custom, reaching, roots):
+def _with_vjp(custom, roots, _):
     """The same with a rule for the way back. What that needs are residuals: it may run later."""
 
     @jax.custom_vjp
@@ -106,7 +112,6 @@ def _with_vjp(custom, reaching, roots):
             return custom.run(args)
 
     def forward(held, args):
-        _refuse_derivative(custom, reaching, held, lambda leaf: leaf.perturbed)
         values = {name: tuple(leaf.value for leaf in leaves) for name, leaves in held.items()}
         with _frames.replay(values, roots):
             out, residuals = custom.forward(
@@ -124,19 +129,31 @@ def _with_vjp(custom, reaching, roots):
     return function
 
 
-def _refuse_derivative(custom, reaching, held, is_perturbed):
-    for name, is_written in sorted(reaching.items()):
-        if custom.is_root and is_written:
-            raise EffectError(
-                f"state '{name}' is read and written inside `lax.custom_root`, which is "
-                "differentiated: the derivative would be taken at the state that the solve left. "
-                "Read the state before `custom_root` and close over the value, or write it after, "
-                "from the solution."
-            )
-        if any(map(is_perturbed, held[name])):
-            raise EffectError(
-                f"state '{name}' is read inside `{custom}`, and a derivative with respect to it is "
-                f"asked for, of which the rule of `{custom}` says nothing. Hand the value to the "
-                "function as an argument, or read `jax.lax.stop_gradient` of it before, or leave "
-                "state out of the derivative: `ox.grad(loss)(model)`."
-            )
+def _guarded(name, leaves, custom):
+    """The leaves of a variable, of which no derivative may be asked."""
+
+    @jax.custom_jvp
+    def guarded(leaves):
+        return leaves
+
+    def rule(primals, tangents):
+        if not all(map(_jax.is_zero, tangents[0])):
+            raise EffectError(_DERIVATIVE_OF_STATE.format(name=name, custom=custom))
+        return primals[0], tangents[0]
+
+    guarded.defjvp(rule, symbolic_zeros=True)
+    return guarded(leaves) if any(map(is_inexact, leaves)) else leaves
+
+
+_DERIVATIVE_OF_STATE = (
+    "state '{name}' is read inside `{custom}`, and a derivative with respect to it is asked for, "
+    "of which the rule of `{custom}` says nothing. Hand the value to the function as an argument, "
+    "or write it with `jax.lax.stop_gradient`, or leave state out of the derivative: "
+    "`ox.grad(loss)(model)`."
+)
+
+_DERIVATIVE_OF_ROOT = (
+    "state '{name}' is read and written inside `lax.custom_root`, which is differentiated: the "
+    "derivative would be taken at the state that the solve left. Read the state before "
+    "`custom_root` and close over the value, or write it after, from the solution."
+)
