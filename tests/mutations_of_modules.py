@@ -7,7 +7,7 @@ MUTATIONS = [
     Mutation(
         "a live module acts on any root call",
         "../_module/_live.py",
-        "return None if self.refs.get(field) else self.frame.identity",
+        "return None if is_argument else self.frame.identity",
         "return None",
         (PLACES, "-k", "jitted"),
     ),
@@ -16,13 +16,6 @@ MUTATIONS = [
         "../_module/_live.py",
         "        if self.ended:\n",
         "        if False:\n",
-        (LEAKS, PLACES),
-    ),
-    Mutation(
-        "a value of a root call that has ended acts on another",
-        "../_module/_live.py",
-        "if scope is None or not _frames.reachable(module.__dict__.get(ROOT)):",
-        "if scope is None or module.__dict__.get(ROOT) is None:",
         (LEAKS, PLACES),
     ),
     Mutation(
@@ -58,15 +51,22 @@ MUTATIONS = [
     Mutation(
         "a stray value takes the place of another when it is put together again",
         "../_module/_pytree.py",
-        "        aux = _with_scope(aux, scope._replace(level=GONE))\n",
-        "        pass\n",
+        "answer for it\n            aux = _with_scope(aux, scope._replace(level=GONE))\n",
+        "answer for it\n            pass\n",
         (PLACES, "-k", "stray"),
+    ),
+    Mutation(
+        "a root call answers for modules that it did not hand out",
+        "../_module/_pytree.py",
+        "root if root is not None and extra.scope.path in root.handed_out else None",
+        "root",
+        ("tests/programs/test_found.py",),
     ),
     Mutation(
         "a value belongs to the innermost root call",
         "../_module/_pytree.py",
-        "d[ROOT] = _frames.at_level(extra.scope.level)",
-        "d[ROOT] = _frames.innermost()",
+        "root = _frames.at_level(extra.scope.level)",
+        "root = _frames.innermost()",
         (PLACES,),
     ),
     # Batches and keys.

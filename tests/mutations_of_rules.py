@@ -33,7 +33,7 @@ MUTATIONS = [
     _loses(
         "custom_derivatives",
         "custom_jvp",
-        "return function(variables.read, variables.written, list(args))",
+        "return both(variables.read, variables.written, list(args))",
     ),
     _loses(
         "custom_vmap",
@@ -194,7 +194,7 @@ MUTATIONS = [
         "rules/custom_derivatives.py",
         "        with _frames.replay(values, roots):\n            out, residuals",
         "        if True:\n            out, residuals",
-        (TABLE, "-k", "nested and custom_vjp"),
+        (RULES, "-k", "loop"),
     ),
     Mutation(
         "the backward rule of a custom_vjp finds no state",
@@ -218,18 +218,10 @@ MUTATIONS = [
         (RULES,),
     ),
     Mutation(
-        "a custom_jvp drops the derivative of state that it reads",
+        "a rule drops the derivative of state that it says nothing of",
         "rules/custom_derivatives.py",
-        "        _refuse_derivative(custom, reaching, held_dots, "
-        "lambda dot: not _jax.is_zero(dot))\n",
-        "",
-        (RULES, "-k", "refused"),
-    ),
-    Mutation(
-        "a custom_vjp drops the derivative of state that it reads",
-        "rules/custom_derivatives.py",
-        "        _refuse_derivative(custom, reaching, held, lambda leaf: leaf.perturbed)\n",
-        "",
+        "        if not all(map(_jax.is_zero, tangents[0])):\n",
+        "        if False:\n",
         (RULES, "-k", "refused"),
     ),
     Mutation(
@@ -242,15 +234,16 @@ MUTATIONS = [
     Mutation(
         "a root that reads and writes is differentiated",
         "rules/custom_derivatives.py",
-        "if custom.is_root and is_written:",
+        "if custom.is_root and written:",
         "if False:",
         (ALONE, REFUSED, "-k", "root or refused"),
     ),
     Mutation(
         "every root that reads is refused its derivative",
         "rules/custom_derivatives.py",
-        "if custom.is_root and is_written:",
-        "if custom.is_root:",
+        "        if custom.is_root and written:\n"
+        "            raise EffectError(_DERIVATIVE_OF_ROOT.format(name=min(written)))\n",
+        "        if custom.is_root:\n            raise EffectError(_DERIVATIVE_OF_ROOT)\n",
         (RULES, "-k", "root"),
     ),
     Mutation(

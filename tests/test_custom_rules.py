@@ -124,8 +124,16 @@ def test_a_rule_reads_state_of_its_time_backward_and_forward(step):
         close(run(X), H)
 
 
-def two_arguments(a, b):
-    return a * b
+@CUSTOM
+@pytest.mark.parametrize("step", [reading, writing])
+def test_a_rule_that_runs_after_the_call_in_a_loop(step, custom):
+    """JAX differentiates the body of a loop when it differentiates the loop."""
+
+    def loop(m, x, custom):
+        return lax.scan(lambda x, _: (step(m, x, custom), None), x, None, length=2)[0]
+
+    for run in both(of_input(loop, custom)):
+        close(run(X), SLOPE**2)
 
 
 class Instantiated(Exception):
@@ -154,13 +162,13 @@ def test_a_custom_jvp_rule_is_given_no_symbolic_zeros():
 
 def test_a_custom_vjp_rule_is_given_no_symbolic_zeros():
     def step(m, x, _):
-        run = jax.custom_vjp(lambda x: (m(x), 3 * x))
+        run = jax.custom_vjp(lambda x: (m.h * x, 3 * x))
 
         def backward(_, bars):
             expect_arrays(*bars)
             return (bars[0] + 10 * bars[1],)
 
-        run.defvjp(lambda x: ((m(x), 3 * x), None), backward)
+        run.defvjp(lambda x: ((m.h * x, 3 * x), None), backward)
         return run(x)[1]
 
     for run in both(of_input(step, None)):

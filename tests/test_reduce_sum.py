@@ -70,6 +70,10 @@ def written_twice(m, h):
     return jax.vmap(lambda x: m(m(x) * 0 + x))(h * XS)
 
 
+def written_twice_mapped_twice(m, h):
+    return jax.vmap(jax.vmap(lambda x: m(m(x) * 0 + x)))(h * jnp.stack([XS, 10 * XS]))
+
+
 def in_scan(m, h):
     return lax.scan(lambda c, x: (c, jax.vmap(m)(x)), h, h * jnp.stack([XS, 10 * XS]))[1]
 
@@ -83,6 +87,7 @@ PROGRAMS: dict[str, tuple[Any, float]] = {
     "two vmaps": (mapped_twice, 77.0),
     "one vmap after another": (mapped_after, 14.0),
     "two writes": (written_twice, 14.0),
+    "two writes in two vmaps": (written_twice_mapped_twice, 154.0),
     "vmap in scan": (in_scan, 77.0),
     "jit in vmap": (in_jit, 7.0),
 }
