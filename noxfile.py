@@ -129,9 +129,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python="3.13")
 def peers(session: nox.Session) -> None:
-    """Compare layers and the page on state with other libraries: `nox -s peers -- --write`."""
+    """Other libraries: the page on state, layers, and solvers; `nox -s peers -- --write`."""
     session.install(".[testing]", *group("peers"))
     arguments = session.posargs or ["--check"]
     session.run("python", "benchmarks/peers/table.py", *arguments, env=compiled(session))
     parity = sorted(map(str, Path("tests/nn").glob("parity_*.py")))
-    session.run("pytest", *parity, env=compiled(session))
+    session.run("pytest", *parity, "tests/peers_solvers.py", env=compiled(session))

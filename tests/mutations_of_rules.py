@@ -302,13 +302,6 @@ MUTATIONS = [
         "            pass\n",
         (RULES, "-k", "zeros"),
     ),
-    Mutation(
-        "symbolic zeros reach a custom_vjp rule unasked",
-        "../_jax.py",
-        "            cotangents = [_instantiated(t) for t in cotangents]\n",
-        "            pass\n",
-        (RULES, "-k", "zeros"),
-    ),
     # Batching rules and solvers.
     Mutation(
         "custom_vmap always takes the rule of the user",

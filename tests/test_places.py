@@ -90,6 +90,16 @@ def test_a_stray_value_put_together_before():
         ox.call(Host(cell(9.0), lambda m, x: values(stray)(x)), X)
 
 
+def test_a_stray_value_beside_a_value_of_the_same_place():
+    stray = kept(values)
+
+    def run(m, x):
+        return values(m)(x) + values(stray)(x)
+
+    with pytest.raises(ox.EffectError, match=ENDED):
+        ox.call(Host(cell(9.0), run), X)
+
+
 def test_a_snapshot_has_no_place():
     def run(m, x):
         m(x)
