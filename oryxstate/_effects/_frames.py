@@ -197,7 +197,10 @@ def innermost() -> Frame | None:
 
 def reachable(root: Frame | None) -> bool:
     """Tell whether variables of this root call can be read: it is open, or a replay holds them."""
-    return any(root is frame or root in frame.stands_for for frame in _stack.frames)
+    for frame in _stack.frames:
+        if root is frame or root in frame.stands_for:
+            return True
+    return False
 
 
 def find(trace: _jax.Trace, name: Name) -> Frame | None:
