@@ -202,10 +202,7 @@ def test_in_an_initialized_function(form, stage):
         close(jax.grad(run, (0, 1))(P, Q), jax.grad(theirs, (0, 1))(P, Q))
 
 
-REFUSED = pytest.mark.xfail(strict=True, raises=ox.EffectError, reason="refs are constants")
-
-
-@pytest.mark.parametrize("how", ["argument", pytest.param("closed over", marks=REFUSED)])
+@pytest.mark.parametrize("how", ["argument", "closed over"])
 def test_a_mapped_member(how):
     """Of an ensemble, each with a rule of its own."""
 

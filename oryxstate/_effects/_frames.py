@@ -195,12 +195,12 @@ def innermost() -> Frame | None:
     return next((frame for frame in reversed(_stack.frames) if frame.level >= 0), None)
 
 
-def reachable(root: Frame | None) -> bool:
-    """Tell whether variables of this root call can be read: it is open, or a replay holds them."""
-    for frame in _stack.frames:
+def standing_for(root: Frame | None) -> Frame | None:
+    """Find the innermost frame with variables of this root call: its own, or that of a replay."""
+    for frame in reversed(_stack.frames):
         if root is frame or root in frame.stands_for:
-            return True
-    return False
+            return frame
+    return None
 
 
 def find(trace: _jax.Trace, name: Name) -> Frame | None:

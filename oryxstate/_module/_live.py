@@ -19,10 +19,10 @@ from oryxstate._module._pytree import PLACE, REPLACED, ROOT
 
 T = TypeVar("T")
 
-_OUTSIDE = (
-    "state '{name}' is written inside another root call (`ox.call`, `ox.call_and_update`, ...), "
-    "which is pure: it writes nothing outside. Make the module a part of what is called there, or "
-    "call it outside of that call."
+_IN_RULE = (
+    "state '{name}' is written by the rule of a custom derivative, but not by the function itself. "
+    "What such a function leaves is what the function writes; the writes of its rule are dropped. "
+    "Write it in the function, or outside of it."
 )
 
 _REPLACED = (
@@ -53,7 +53,7 @@ class Place:
     @property
     def ended(self) -> bool:
         """Whether the root call has ended, and nothing stands for it."""
-        return not _frames.reachable(self.frame)
+        return _frames.standing_for(self.frame) is None
 
     def variable(self, field: str) -> tuple[Name, _frames.Variable]:
         """Return the variable behind a state field, with its name.
@@ -62,7 +62,7 @@ class Place:
             EffectError: if the root call cannot be reached.
         """
         name = Name(self.frame.level, self.path, field)
-        if not _frames.reachable(self.frame):
+        if self.ended:
             text = _primitives.ENDED if self.frame.ended else _primitives.ELSEWHERE
             raise EffectError(text.format(name=name))
         return name, self.frame.variables[name]
@@ -106,12 +106,12 @@ class Place:
         """Make these the current value.
 
         Raises:
-            EffectError: if this is done inside another root call.
+            EffectError: if this is done by the rule of a custom derivative whose function does not.
         """
         name, _ = self.variable(field)
-        inner = _frames.innermost()
-        if inner is not None and inner.level > self.frame.level:
-            raise EffectError(_OUTSIDE.format(name=name))
+        holder = _frames.standing_for(self.frame)
+        if holder is not self.frame and name not in holder.variables:
+            raise EffectError(_IN_RULE.format(name=name))
         refs, identity = self._origin(field)
         _primitives.write(name, leaves, refs, reduce, identity)
 
@@ -242,7 +242,7 @@ def resolve(module: Any) -> Any:
     if PLACE in module.__dict__:
         return module
     scope = _pytree.scope_of(module)
-    if scope is None or not _frames.reachable(module.__dict__.get(ROOT)):
+    if scope is None or _frames.standing_for(module.__dict__.get(ROOT)) is None:
         return None
     if REPLACED in module.__dict__:
         fields = ", ".join(f"`{name}`" for name in module.__dict__[REPLACED])

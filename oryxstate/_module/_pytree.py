@@ -134,7 +134,7 @@ def _incomplete(module: Any) -> tuple[tuple[Any, ...], tuple]:
     aux, scope = aux_of(module), scope_of(module)
     if scope is not None:
         root = d[PLACE].frame if PLACE in d else d.get(ROOT)
-        if root is not None and _frames.reachable(root):
+        if root is not None and _frames.standing_for(root):
             root.handed_out.add(scope.path)
         else:  # another root call in which it is put together again must not answer for it
             aux = _with_scope(aux, scope._replace(level=GONE))
