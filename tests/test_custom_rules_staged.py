@@ -202,10 +202,17 @@ def test_in_an_initialized_function(form, stage):
         close(jax.grad(run, (0, 1))(P, Q), jax.grad(theirs, (0, 1))(P, Q))
 
 
-REFUSED = pytest.mark.xfail(strict=True, raises=ox.EffectError, reason="refs are constants")
+CONSTANTS = pytest.mark.xfail(strict=True, raises=ox.EffectError, reason="refs are constants")
+BATCHED = pytest.mark.xfail(strict=True, raises=TypeError, reason="custom_lin cannot be batched")
 
 
-@pytest.mark.parametrize("how", ["argument", pytest.param("closed over", marks=REFUSED)])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("argument", marks=BATCHED),
+        pytest.param("closed over", marks=CONSTANTS),
+    ],
+)
 def test_a_mapped_member(how):
     """Of an ensemble, each with a rule of its own."""
 
@@ -231,3 +238,29 @@ def test_a_mapped_member(how):
 
     for run in both(jax.grad(ours, (0, 1))):
         close(run(ps, ts), jax.grad(theirs, (0, 1))(ps, ts))
+
+
+@BATCHED
+@pytest.mark.parametrize("inside", [False, True])
+def test_examples_share_a_write_that_does_not_depend_on_them(inside):
+    def mapped(m, ps):
+        def one(p):
+            def count(p):
+                m.assign(n=m.n + 1)
+                return p * p
+
+            run = jax.custom_vjp(count)
+            run.defvjp(lambda p: (count(p), p), lambda p, bar: (3 * p * bar,))
+            return run(p)
+
+        return jax.vmap(one)(ps).sum()
+
+    ps = jnp.stack([P, Q])
+    program = jax.grad(mapped, 1) if inside else mapped
+
+    def root(ps):
+        return ox.call_and_update(Host(gauge(), program), ps)
+
+    for run in both(root if inside else jax.grad(root, has_aux=True)):
+        got, new = run(ps)
+        close((got, new.inner.n), (3 * ps, jnp.int32(1)))
