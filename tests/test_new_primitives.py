@@ -19,8 +19,8 @@ FLAGS = [
 ]
 SETS = [(flag,) for flag in FLAGS] + [tuple(FLAGS)] * (len(FLAGS) > 1)
 # Faults: the new checkpoint makes symbolic zeros of `jvp` zeros, so a `custom_jvp` function in it
-# that reads state refuses a derivative that nobody asks for; and a mapped `custom_vjp` function that
-# writes state cannot be differentiated.
+# that reads state refuses a derivative that nobody asks for; and a mapped `custom_vjp` function
+# that writes state cannot be differentiated.
 MAPPED = {"generic_batching"} & set(flagged.PROGRAMS)
 REFUSED = {name for name in flagged.PROGRAMS if name.startswith("jvp") and "of checkpoint" in name}
 
