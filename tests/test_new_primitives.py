@@ -18,11 +18,18 @@ FLAGS = [
     if flag.lower() in jax.config.values
 ]
 SETS = [(flag,) for flag in FLAGS] + [tuple(FLAGS)] * (len(FLAGS) > 1)
-# Faults: the new checkpoint makes symbolic zeros of `jvp` zeros, so a `custom_jvp` function in it
-# that reads state refuses a derivative that nobody asks for; and a mapped `custom_vjp` function
-# that writes state cannot be differentiated.
+# Faults. A mapped `custom_vjp` function that writes state cannot be differentiated.
 MAPPED = {"generic_batching"} & set(flagged.PROGRAMS)
-REFUSED = {name for name in flagged.PROGRAMS if name.startswith("jvp") and "of checkpoint" in name}
+# The new checkpoint makes symbolic zeros of `jvp` zeros, so a `custom_jvp` function in it that
+# reads state refuses a derivative that nobody asks for. The new `custom_jvp`, in which a
+# `custom_vjp` function that writes state is wrapped, loses logs.
+FAULTS = {
+    "JAX_REMAT3": {
+        name for name in flagged.PROGRAMS if name.startswith("jvp") and "of checkpoint" in name
+    },
+    "JAX_CUSTOM_JVP3": {"defvjp_with_logs"} & set(flagged.PROGRAMS),
+    "JAX_CUSTOM_VJP3": set(),
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(flagged.PROGRAMS) - MAPPED))
@@ -44,4 +51,4 @@ def test_with_flags(flags):
     )
     *failed, last = done.stdout.splitlines() or [""]
     assert last == "done", done.stderr
-    assert set(failed) == MAPPED | (REFUSED if "JAX_REMAT3" in flags else set()), done.stderr
+    assert set(failed) == MAPPED.union(*map(FAULTS.get, flags)), done.stderr
