@@ -1,6 +1,6 @@
 """Programs that are compared with hand-threaded JAX, whichever primitives JAX's flags select.
 
-`python flagged.py` runs all of them, and prints those that fail.
+`python flagged.py` runs all of them, prints the names of those that fail, and says why on stderr.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from cells import Cell, H, Outer, W, X, step
 from custom_rules import FORMS, STAGES, B, P, Q, T, call_by_hand, gauge, slopes
-from hosts import Host, both, close
+from hosts import Host, close
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
@@ -76,13 +76,13 @@ def remat(wrap: Callable, how: str) -> None:
 
 
 def compare(ours, theirs, args, modes=("grad", "jvp")):
-    """Values and derivatives, eagerly and jitted, with respect to all inputs and to the first."""
-    for run in both(ours):
-        close(run(*args), theirs(*args))
-        for which in ((0, 1, 2), (0,), (2,)) if "grad" in modes else ():
-            close(jax.grad(run, which)(*args), jax.grad(theirs, which)(*args))
-        if "jvp" in modes:
-            close(jax.jvp(run, args, args), jax.jvp(theirs, args, args))
+    """Values and derivatives, eagerly and jitted, with two patterns of perturbed inputs."""
+    if "grad" in modes:
+        want = jax.value_and_grad(theirs, (0, 1, 2))(*args)
+        close(jax.value_and_grad(ours, (0, 1, 2))(*args), want)
+        close(jax.grad(jax.jit(ours), (0, 2))(*args), (want[1][0], want[1][2]))
+    if "jvp" in modes:
+        close(jax.jit(lambda: jax.jvp(ours, args, args))(), jax.jvp(theirs, args, args))
 
 
 def custom(form: str, stage: str) -> None:
@@ -106,8 +106,6 @@ def custom(form: str, stage: str) -> None:
 
 def custom_vjp_batched_at_once() -> None:
     """Mapped with `generic_batching`, as an ensemble."""
-    if "generic_batching" not in inspect.signature(jax.custom_vjp.defvjp).parameters:
-        return
 
     def program(m, pq):
         def function(m, p, q):
@@ -135,8 +133,6 @@ def custom_vjp_batched_at_once() -> None:
 
 def custom_vjp_with_logs() -> None:
     """What the backward pass logs comes out, and depends on the state that the function read."""
-    if not hasattr(jax.custom_vjp, "defvjp_with_logs"):
-        return
 
     def program(m, pq):
         run = jax.custom_vjp(lambda p, q: m(p, q))
@@ -192,26 +188,26 @@ if "Sequence" in str(inspect.signature(jax.checkpoint).parameters["prevent_cse"]
         PROGRAMS[f"checkpoint, prevent_cse={cse}"] = partial(
             remat, partial(jax.checkpoint, prevent_cse=cse), "scan"
         )
-for form, stage in (
-    *((form, "plain") for form in FORMS),
-    *((form, stage) for form in ("vjp", "jvp", "vjp_again") for stage in STAGES),
-):
-    PROGRAMS[f"{form}, {stage}"] = partial(custom, form, stage)
-PROGRAMS["generic_batching"] = custom_vjp_batched_at_once
-PROGRAMS["defvjp_with_logs"] = custom_vjp_with_logs
+SOME_STAGES = "plain", "jit", "scan of checkpoint", "cond"
+for form in FORMS:
+    for stage in SOME_STAGES if form in ("vjp", "jvp") else ("jit of checkpoint",):
+        PROGRAMS[f"{form}, {stage}"] = partial(custom, form, stage)
+if "generic_batching" in inspect.signature(jax.custom_vjp.defvjp).parameters:
+    PROGRAMS["generic_batching"] = custom_vjp_batched_at_once
+if hasattr(jax.custom_vjp, "defvjp_with_logs"):
+    PROGRAMS["defvjp_with_logs"] = custom_vjp_with_logs
 PROGRAMS["stack"] = partial(stack, lambda f: f)
 PROGRAMS["stack, checkpoint"] = partial(stack, jax.checkpoint)
 
 
 def main() -> None:
-    failed = 0
     for name, program in PROGRAMS.items():
         try:
             program()
         except Exception:
-            failed += 1
-            print(f"FAILED {name}\n{traceback.format_exc(limit=-3)}", flush=True)
-    raise SystemExit(failed)
+            print(name, flush=True)
+            traceback.print_exc(limit=-3)
+    print("done")
 
 
 if __name__ == "__main__":

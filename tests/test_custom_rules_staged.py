@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import pytest
-from custom_rules import BOTH, FORMS, STAGES, B, Gauge, P, Q, T, gauge, slopes, vjp
+from custom_rules import BOTH, FORMS, STAGES, B, P, Q, T, gauge, slopes, vjp
 from custom_rules import call_by_hand as called
 from custom_rules import read_by_hand as read
 from hosts import Host, both, close
@@ -200,31 +200,3 @@ def test_in_an_initialized_function(form, stage):
 
     for run in both(ours):
         close(jax.grad(run, (0, 1))(P, Q), jax.grad(theirs, (0, 1))(P, Q))
-
-
-@pytest.mark.parametrize("how", ["argument", "closed over"])
-def test_a_mapped_member(how):
-    """Of an ensemble, each with a rule of its own."""
-
-    def one(m, p):
-        run = jax.custom_vjp(lambda p, m: m(p, Q))
-        run.defvjp(lambda p, m: (m(p, Q), p), lambda p, bar: (bar * slopes(p, Q)[0], None))
-        if how == "argument":
-            return run(p, m)
-        run = jax.custom_vjp(lambda p: m(p, Q))
-        run.defvjp(lambda p: (m(p, Q), p), lambda p, bar: (bar * slopes(p, Q)[0],))
-        return run(p)
-
-    ps, ts = jnp.stack([P, 2 * P]), jnp.stack([T, -T])
-
-    def ours(ps, ts):
-        members = Gauge(jnp.stack([B, B]), ts, jnp.arange(2))
-        y, new = ox.call_and_update(Host(members, lambda m, ps: jax.vmap(one)(m, ps)), ps)
-        return y.sum() + (new.inner.t**2).sum()
-
-    def theirs(ps, ts):
-        y, s = called((B, ts, jnp.arange(2)), ps, Q)
-        return y.sum() + (s[1] ** 2).sum()
-
-    for run in both(jax.grad(ours, (0, 1))):
-        close(run(ps, ts), jax.grad(theirs, (0, 1))(ps, ts))

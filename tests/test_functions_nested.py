@@ -131,7 +131,7 @@ def test_w17_a_stateful_module_that_is_closed_over_is_an_error():
     function_module = ox.init(counting)(KEY, 1.0)
     outer = ox.init(lambda x: x + ox.variable(1.0, name="w"))(KEY, 1.0)
     assert outer(1.0) == 2
-    raises(ox.EffectError, "no part", lambda: ox.init(lambda x: function_module(x))(KEY, 1.0))
+    raises(ox.EffectError, "not part", lambda: ox.init(lambda x: function_module(x))(KEY, 1.0))
 
 
 def test_w17_a_closed_over_module_may_be_called_explicitly():

@@ -12,15 +12,20 @@ import jax
 import pytest
 
 HERE = Path(__file__).parent
-FLAGS = [
-    flag
-    for flag in ("JAX_REMAT3", "JAX_CUSTOM_JVP3", "JAX_CUSTOM_VJP3")
-    if flag.lower() in jax.config.values
-]
-SETS = [(flag,) for flag in FLAGS] + [tuple(FLAGS)] * (len(FLAGS) > 1)
+FLAGS = ["JAX_REMAT3", "JAX_CUSTOM_JVP3", "JAX_CUSTOM_VJP3"]
+if jax.__version_info__ < (0, 12):  # which has some of them, but refuses the import with it
+    FLAGS = []
+SETS = [(flag,) for flag in FLAGS] + [tuple(FLAGS)] * bool(FLAGS)
+# The new checkpoint makes zeros of the symbolic zeros of `jvp`, so a `custom_jvp` function in it
+# that reads state is refused a derivative that nobody asks for.
+REFUSED = {
+    "JAX_REMAT3": {
+        name for name in flagged.PROGRAMS if name.startswith("jvp") and "of checkpoint" in name
+    }
+}
 
 
-@pytest.mark.parametrize("name", flagged.PROGRAMS)
+@pytest.mark.parametrize("name", sorted(flagged.PROGRAMS))
 def test_without_flags(name):
     flagged.PROGRAMS[name]()
 
@@ -37,4 +42,6 @@ def test_with_flags(flags):
         text=True,
         timeout=600,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    *failed, last = done.stdout.splitlines() or [""]
+    assert last == "done", done.stderr
+    assert set(failed) == REFUSED.get(flags[0], set()), done.stderr
