@@ -30,6 +30,11 @@ UNDECLARED = (
     "No variable declared for assign: {field}. Declare it with `ox.variable(..., name={field!r})`."
 )
 
+TWICE = (
+    "two variables are named {field!r} in one function. Give one of them another name, or name the "
+    "nested function that declares it: `ox.init(f, name=...)`."
+)
+
 ENDED = (
     "state '{name}' belongs to a root call that has ended: its module was kept from that call, or "
     "is used by code that JAX runs later, such as a host callback or the backward pass of a "
@@ -115,7 +120,7 @@ def read(name: Name, avals: tuple, refs: Leaves = (), identity: int | None = Non
 
 def declare(name: Name, leaves: Leaves, treedef: Any) -> Leaves:
     """Declare a variable of a function with this value, or read it if the function is called."""
-    params = {"var": name, "avals": None, "declare": treedef, "staged": False, "identity": None}
+    params = {"var": name, "avals": (), "declare": treedef, "staged": False, "identity": None}
     return tuple(variable_p.bind(*leaves, **params))
 
 
@@ -178,12 +183,8 @@ def _handle_variable(frame, refs, *, var, avals, declare, identity, **_):
 
 def _declare(frame: Frame, name: Name, value: Leaves, treedef: Any) -> Leaves:
     if name in frame.variables:
-        raise ValueError(
-            f"two variables are named {name.field!r} in one function. Give one of them another "
-            "name, or name the nested function that declares it: `ox.init(f, name=...)`."
-        )
-    variable = frame.add(name, frame.arrays(value), treedef)
-    frame.declared.setdefault(name.field, (treedef, variable.avals))
+        raise ValueError(TWICE.format(field=name.field))
+    frame.add(name, frame.arrays(value), treedef)
     return value
 
 

@@ -47,10 +47,10 @@ class Place:
         """Return the variable behind a state field."""
         return Name(self.frame.level, self.path, field)
 
-    def _variable(self, name: Name) -> _frames.Variable:
+    def _declared(self, name: Name) -> tuple[Any, tuple]:
         if self.ended:
             raise EffectError(_primitives.ENDED.format(name=name))
-        return self.frame.variables[name]
+        return self.frame.declared[name]
 
     def _identity(self, field: str) -> int | None:
         return None if self.refs.get(field) else self.frame.identity
@@ -58,37 +58,45 @@ class Place:
     def read_leaves(self, field: str) -> tuple:
         """Return the leaves of the current value."""
         name, refs = self.name(field), self.refs.get(field, ())
-        return _primitives.read(name, self._variable(name).avals, refs, self._identity(field))
+        return _primitives.read(name, self._declared(name)[1], refs, self._identity(field))
 
     def read(self, field: str) -> Any:
         """Return the current value."""
         leaves = self.read_leaves(field)
-        return jax.tree.unflatten(self.frame.variables[self.name(field)].treedef, leaves)
+        return jax.tree.unflatten(self.frame.declared[self.name(field)][0], leaves)
 
     def conform(self, field: str, value: Any) -> tuple:
         """Return the leaves of a value, with the types of the field."""
         name = self.name(field)
         where = f"state '{name}' of {self.kind}"
-        return _tree.conform(value, self._avals(field), self._variable(name).treedef, where)
+        return _tree.conform(value, self._avals(field), self._declared(name)[0], where)
 
     def shapes(self, field: str) -> Any:
         """Return the current value by shape and dtype, which is known without reading it."""
         specs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in self._avals(field)]
-        return jax.tree.unflatten(self._variable(self.name(field)).treedef, specs)
+        return jax.tree.unflatten(self._declared(self.name(field))[0], specs)
 
     def _avals(self, field: str) -> tuple:
         refs = self.refs.get(field)
-        return _frames.avals_of(refs) if refs else self._variable(self.name(field)).avals
+        return _frames.avals_of(refs) if refs else self._declared(self.name(field))[1]
 
     def write(self, field: str, leaves: tuple, reduce: Any = None) -> None:
         """Make these the current value."""
         name, refs = self.name(field), self.refs.get(field, ())
-        self._variable(name)
+        self._declared(name)
         _primitives.write(name, leaves, refs, reduce, self._identity(field))
 
 
 def enter(tree: Any, frame: _frames.Frame, path: str = "", keywords: Any = _keywords.NONE) -> Any:
     """Return the live form of a model at `path`, its variables added to a frame."""
+
+
+    def add(name: Name, leaves: tuple, treedef: Any) -> None:
+        if not frame.declaring:
+            frame.add(name, leaves, treedef)
+            return
+        frame.declared[name] = treedef, _frames.avals_of(leaves)
+        _primitives.declare(name, leaves, treedef)
 
     def live(module: Any, path: str) -> Any:
         path = path.removeprefix(".")
@@ -99,7 +107,7 @@ def enter(tree: Any, frame: _frames.Frame, path: str = "", keywords: Any = _keyw
         entered, values = _live(module, frame, path, keywords, children)
         place = entered.__dict__[PLACE]
         for field, (leaves, treedef) in values.items():
-            frame.add(place.name(field), tuple(leaves), treedef)
+            add(place.name(field), tuple(leaves), treedef)
         _keywords.add_counter(entered, place)
         return entered
 
