@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 import jax
 
 from oryxstate import _tree
+from oryxstate._effects import _trace
 from oryxstate._module import _keywords
 from oryxstate._module._base import Module
 
@@ -23,8 +24,21 @@ if TYPE_CHECKING:  # a type checker does not see through `singledispatch`
 
     class _CallAndUpdate(Protocol):
         register: Any
+        dispatch: Any
 
         def __call__(self, obj: T, /, *args: Any, **kwargs: Any) -> tuple[Any, T]: ...
+
+    class _Call(Protocol):
+        register: Any
+        dispatch: Any
+
+        def __call__(self, obj: Any, /, *args: Any, **kwargs: Any) -> Any: ...
+
+    class _Update(Protocol):
+        register: Any
+        dispatch: Any
+
+        def __call__(self, obj: T, /, *args: Any, **kwargs: Any) -> T: ...
 
     class _Template(Protocol[M_co]):
         def init(self, key: Any, *inputs: Any, name: str | None = None) -> M_co: ...
@@ -42,15 +56,18 @@ if TYPE_CHECKING:  # a type checker does not see through `singledispatch`
         def __call__(self, obj: Any, /, *, name: str | None = None) -> Callable[..., Any]: ...
 
     def _call_and_update(function: Any) -> _CallAndUpdate: ...
+
     class _Spec(Protocol):
         register: Any
 
         def __call__(self, obj: Any, /) -> Callable[..., Any]: ...
 
+    def _call(function: Any) -> _Call: ...
+    def _update(function: Any) -> _Update: ...
     def _init(function: Any) -> _Init: ...
     def _spec(function: Any) -> _Spec: ...
 else:
-    _call_and_update = _init = _spec = functools.singledispatch
+    _call_and_update = _call = _update = _init = _spec = functools.singledispatch
 
 
 @_call_and_update
@@ -91,12 +108,14 @@ def _(obj: Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     return obj.call_and_update(*args, **kwargs)
 
 
+@_call
 def call(obj: Any, *args: Any, **kwargs: Any) -> Any:
     """The output of `call_and_update`; the update is dropped."""
     return call_and_update(obj, *args, **kwargs)[0]
 
 
-def update(obj: T, *args: Any, **kwargs: Any) -> T:
+@_update
+def update(obj: Any, *args: Any, **kwargs: Any) -> Any:
     """The updated object of `call_and_update`; the output is dropped."""
     return call_and_update(obj, *args, **kwargs)[1]
 
@@ -156,7 +175,8 @@ def spec(obj: Any) -> Callable[..., Any]:
 
 
 def _run_once(obj: Any, args: tuple, kwargs: dict) -> Any:
-    module = init(obj)(jax.random.key(0), *args, **kwargs)
-    if "training" in _keywords.taken_inside(module):  # shapes do not depend on it
-        kwargs = {"training": False, **kwargs}
-    return call(module, *args, **kwargs)
+    with _trace.open_frame():  # what is made here is no part of a function around it
+        module = init(obj)(jax.random.key(0), *args, **kwargs)
+        if "training" in _keywords.taken_inside(module):  # shapes do not depend on it
+            kwargs = {"training": False, **kwargs}
+        return call(module, *args, **kwargs)

@@ -41,6 +41,43 @@ class Whole:
         return cls(jax.tree.unflatten(treedef, leaves))
 
 
+class _NoKey:
+    """An entry of a path that one does not write: `module.w` stands for `module.params['w']`."""
+
+    def __str__(self) -> str:
+        return ""
+
+
+_NO_KEY = _NoKey()
+
+
+def no_key(_: Any) -> Any:
+    """The entry in a path for a field of a function module."""
+    return _NO_KEY
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Variables(dict):
+    """Variables of a function by name, which in paths are its attributes."""
+
+    def tree_flatten_with_keys(self) -> tuple[list, Any]:
+        """The values in the order of their names."""
+        return [(_key(name), self[name]) for name in sorted(self)], tuple(sorted(self))
+
+    def tree_flatten(self) -> tuple[list, Any]:
+        """The same without paths."""
+        return [self[name] for name in sorted(self)], tuple(sorted(self))
+
+    @classmethod
+    def tree_unflatten(cls, names: Any, values: Any) -> Variables:
+        """The variables with these values."""
+        return cls(zip(names, values, strict=True))
+
+
+def _key(name: str) -> Any:
+    return _NO_KEY if name.endswith(INNER) else jax.tree_util.GetAttrKey(name)
+
+
 def has_module(value: Any) -> bool:
     """Whether a module stands anywhere in a pytree."""
     return any(True for _ in _pytree.modules(value))

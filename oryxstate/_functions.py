@@ -11,11 +11,10 @@ import jax.numpy as jnp
 from oryxstate import _api, _function_runs, _tree
 from oryxstate._effects import _frames, _primitives, _trace
 from oryxstate._effects._names import FUNCTION
-from oryxstate._function_runs import INNER, Whole, has_module, name_of
+from oryxstate._function_runs import INNER, Variables, Whole, has_module, name_of, no_key
 from oryxstate._module import _call, _keywords, _live, _pytree
 from oryxstate._module._base import Module
 from oryxstate._module._fields import param, state, static
-
 
 _NO_STATE = (
     "variable {name!r} is used by a function that is called as it is, which has no state to keep "
@@ -150,6 +149,7 @@ class FunctionModule(Module):
     params: dict[str, Any] = param()
     states: dict[str, Any] = state()
     modules: dict[str, Any]
+    __key__ = staticmethod(no_key)
 
     @property
     def __keywords__(self) -> dict[str, bool]:
@@ -199,7 +199,7 @@ class FunctionModule(Module):
                 if k in changed
             }
             if new:
-                parts[part] = {**values, **new}
+                parts[part] = Variables({**values, **new})
         return parts
 
     def call_and_update(self, *args: Any, **kwargs: Any) -> tuple[Any, FunctionModule]:
@@ -249,7 +249,9 @@ def _split(function: Callable[..., Any], modules: Any, kwargs: dict) -> tuple[di
 
 def _no_variable(module: FunctionModule, name: str) -> str:
     known = ", ".join(module.variables()) or "none"
-    return f"function `{_function_name(module.function)}` has no variable {name!r} (it has: {known})"
+    return (
+        f"function `{_function_name(module.function)}` has no variable {name!r} (it has: {known})"
+    )
 
 
 def _not_state(module: FunctionModule, name: str) -> str:
@@ -263,7 +265,7 @@ def _not_state(module: FunctionModule, name: str) -> str:
 
 @_api.init.register(object)
 def _init(function: Any, *, name: str | None = None) -> Callable[..., Any]:
-    if _is_ready(function):
+    if is_ready(function):
         return lambda key, *args, **kwargs: function
     if not callable(function):
         raise TypeError(
@@ -273,7 +275,9 @@ def _init(function: Any, *, name: str | None = None) -> Callable[..., Any]:
     def initialize(key: Any, *args: Any, **kwargs: Any) -> Any:
         def make() -> FunctionModule:
             return _function_runs.with_arrays(
-                lambda *args, **kwargs: _initialized(function, name, key, args, kwargs), args, kwargs
+                lambda *args, **kwargs: initialized(function, key, args, kwargs, name)[0],
+                args,
+                kwargs,
             )
 
         around = _function_runs.around()
@@ -301,14 +305,18 @@ def _(obj: Module, *, name: str | None = None) -> Callable[..., Any]:
     return initialize
 
 
-def _initialized(function: Any, name: str | None, key: Any, args: tuple, kwargs: dict) -> Any:
+def initialized(
+    function: Any, key: Any, args: tuple, kwargs: dict | None = None, name: str | None = None
+) -> tuple[FunctionModule, Any]:
+    """The module of a function, and the output of the run that made it."""
+    kwargs = kwargs or {}
     with _trace.open_frame(declaring=True) as frame:
         frame.identity = -id(function)
         own = {k: v for k, v in kwargs.items() if _keywords.accepts(function, k)}
         # What a function declares does not depend on whether it trains.
         frame.modules = _function_runs.Modules(frame, {"training": False, **kwargs})
-        _function_runs.run(function, key, args, own)
-        parts: dict[str, dict[str, Any]] = {"params": {}, "states": {}, "modules": {}}
+        out = _function_runs.run(function, key, args, own)
+        parts = {part: Variables() for part in ("params", "states", "modules")}
         for variable_name, variable in frame.variables.items():
             if variable_name.level == FUNCTION:
                 first = jax.tree.unflatten(variable.treedef, variable.first)
@@ -320,7 +328,7 @@ def _initialized(function: Any, name: str | None, key: Any, args: tuple, kwargs:
         module = FunctionModule(function, **parts, name=name)
         module.variables()  # raises if two have one name
         _split(function, module, kwargs)
-        return module
+        return module, frame.modules.detach(out)
 
 
 def _bare(function: Callable[..., Any]) -> FunctionModule:
@@ -329,8 +337,12 @@ def _bare(function: Callable[..., Any]) -> FunctionModule:
 
 @_api.call_and_update.register(object)
 def _(obj: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    if callable(obj) and _is_ready(obj):
+    if callable(obj) and is_ready(obj) and not is_registered(_api.call, obj):
         return _call.root(lambda live, *a, **k: live(*a, **k), obj, args, kwargs, like=obj)
+    if is_registered(_api.call, obj):
+        return _api.call(obj, *args, **kwargs), (
+            _api.update(obj, *args, **kwargs) if is_registered(_api.update, obj) else obj
+        )
     if not callable(obj):
         raise TypeError(
             f"cannot call {type(obj).__name__}: {obj!r}. Give a module, a function, a tuple or "
@@ -341,12 +353,19 @@ def _(obj: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         return _live.detach(out, frame), obj
 
 
-def _is_ready(obj: Any) -> bool:
+def is_ready(obj: Any) -> bool:
     """Whether something needs no initialization: a pytree with arrays, or a type from outside."""
-    if _api.call_and_update.dispatch(type(obj)) is not _default:
+    if is_model(obj):
         return True
     leaves = jax.tree.leaves(obj, is_leaf=_pytree.is_module)
     return callable(obj) and any(_pytree.is_module(leaf) or _tree.is_array(leaf) for leaf in leaves)
 
 
-_default = _api.call_and_update.dispatch(object)
+def is_model(obj: Any) -> bool:
+    """Whether `call_and_update` or `call` is registered for the type of an object."""
+    return is_registered(_api.call_and_update, obj) or is_registered(_api.call, obj)
+
+
+def is_registered(function: Any, obj: Any) -> bool:
+    """Whether one of the five functions is registered for the type of an object."""
+    return function.dispatch(type(obj)) is not function.dispatch(object)

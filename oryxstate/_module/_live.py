@@ -90,7 +90,6 @@ class Place:
 def enter(tree: Any, frame: _frames.Frame, path: str = "", keywords: Any = _keywords.NONE) -> Any:
     """Return the live form of a model at `path`, its variables added to a frame."""
 
-
     def add(name: Name, leaves: tuple, treedef: Any) -> None:
         if not frame.declaring:
             frame.add(name, leaves, treedef)

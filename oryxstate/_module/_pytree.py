@@ -114,7 +114,7 @@ def _register(cls: type, layout: Layout) -> None:
     scope: dict[str, Any] = {
         "cls": cls,
         "new": object.__new__,
-        "keys": tuple(jax.tree_util.GetAttrKey(name) for name in layout.data),
+        "keys": tuple(map(cls.__key__, layout.data)),
         "incomplete": _incomplete,
         "complete": _complete,
     }

@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-
 from oryxstate import _api, _function_runs, _functions
 from oryxstate._tree import make_array_spec
 
