@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 
 from oryxstate import _jax, _tree
@@ -29,6 +30,9 @@ class Whole:
 
     def __init__(self, value: Any):
         self.value = value
+
+    def __repr__(self) -> str:
+        return eqx.tree_pformat(self.value)
 
     def tree_flatten_with_keys(self) -> tuple[list, Any]:
         """The arrays, under their paths in the module."""
@@ -61,21 +65,17 @@ class Variables(dict):
     """Variables of a function by name, which in paths are its attributes."""
 
     def tree_flatten_with_keys(self) -> tuple[list, Any]:
-        """The values in the order of their names."""
-        return [(_key(name), self[name]) for name in sorted(self)], tuple(sorted(self))
+        """The values in the order in which they were declared."""
+        return [(jax.tree_util.GetAttrKey(name), self[name]) for name in self], tuple(self)
 
     def tree_flatten(self) -> tuple[list, Any]:
         """The same without paths."""
-        return [self[name] for name in sorted(self)], tuple(sorted(self))
+        return list(self.values()), tuple(self)
 
     @classmethod
     def tree_unflatten(cls, names: Any, values: Any) -> Variables:
         """The variables with these values."""
         return cls(zip(names, values, strict=True))
-
-
-def _key(name: str) -> Any:
-    return _NO_KEY if name.endswith(INNER) else jax.tree_util.GetAttrKey(name)
 
 
 def has_module(value: Any) -> bool:
@@ -84,7 +84,7 @@ def has_module(value: Any) -> bool:
 
 
 def around() -> Modules | None:
-    """What holds the modules of the function that runs innermost, if one that has variables does."""
+    """The modules of the function that runs innermost, if it has variables."""
     frame = _frames.innermost_function()
     return None if frame is None else frame.modules
 
@@ -146,7 +146,7 @@ class Modules:
         return name in self._live
 
     def assign(self, name: str, value: Any) -> Any:
-        """Make a module what another one of its structure is: its state, and the rest if it differs.
+        """Give a module the state of another one of its structure, and the rest if it differs.
 
         Returns:
             The module as it is now, live.

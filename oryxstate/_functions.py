@@ -100,8 +100,9 @@ def assign(value: Any, *, name: str, key: Any = None, mode: str = "clobber") -> 
         return frame.modules.assign(name, value)
     holder = frame.modules.holder(name)
     if holder is not None:
-        inner = frame.modules.find(holder)
-        return frame.modules.assign(holder, inner.replace(**{name: value})).variables()[name]
+        value = jax.tree.map(jnp.asarray, value)
+        new = frame.modules.find(holder).replace(**{name: value})
+        return frame.modules.assign(holder, new).variables()[name]
     if name_of(name) not in frame.declared:
         raise ValueError(_primitives.UNDECLARED.format(field=name))
     treedef, avals = frame.declared[name_of(name)]
@@ -257,9 +258,9 @@ def _no_variable(module: FunctionModule, name: str) -> str:
 def _not_state(module: FunctionModule, name: str) -> str:
     return (
         f"function `{_function_name(module.function)}` assigned to module "
-        f"{name.removesuffix(INNER)!r} other values than those of its state, but it did not when it "
-        "was initialized, so they are not state of the function. Initialize it again with inputs "
-        "for which it does."
+        f"{name.removesuffix(INNER)!r} other values than those of its state, but it did not "
+        "when it was initialized, so they are not state of the function. Initialize it again with "
+        "inputs for which it does."
     )
 
 

@@ -165,10 +165,9 @@ def _check_identity(frame: Frame, name: Name, identity: int | None) -> None:
 
 
 def _handle_variable(frame, refs, *, var, avals, declare, identity, **_):
-    if declare is not None and frame.declaring is not None:
-        if frame.declaring:
-            return _declare(frame, var, refs, declare)
-        _check_declared(frame, var)
+    if declare is not None and frame.declaring:
+        return _declare(frame, var, refs, declare)
+    _check_declared(frame, var)
     _check_identity(frame, var, identity)
     held, expected = frame.variables[var].avals, _frames.avals_of(refs) if refs else avals
     if [(a.shape, a.dtype) for a in held] != [(a.shape, a.dtype) for a in expected]:
@@ -193,7 +192,8 @@ def _check_declared(frame: Frame, name: Name) -> None:
         known = ", ".join(sorted(n.field for n in frame.variables)) or "none"
         raise ValueError(
             f"variable {name.field!r} was not declared when the function was initialized "
-            f"(declared: {known}). Initialize it again with inputs for which it declares it."
+            f"(declared: {known}). Initialize it, `ox.init(f)(key, x)`, with inputs for which it "
+            "declares it."
         )
 
 
