@@ -80,7 +80,7 @@ def test_containers_nest(transform):
     assert y["a"] == 4 and new[0][1].count == 1 and new[2]["a"].count == 1
     data = [(Counter(), Counter()), {"a": [Counter()]}]
     with pytest.raises(TypeError, match="positional argument"):
-        transform(ox.call)([(lambda x: x,) * 3, *data], 2.0)  # a counter does not take three inputs
+        ox.call([(lambda x: x,) * 3, *data], 2.0)  # a counter does not take three inputs
     assert transform(ox.update)(data[:1], 2.0)[0][0].count == 1
 
 
