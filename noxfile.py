@@ -66,7 +66,7 @@ def fuzz(session: nox.Session) -> None:
     session.install(".[testing]")
     # As pytest sees them: the tests share modules.
     env = {"PYTHONPATH": "tests", **compiled(session)}
-    session.run("python", "tests/laws/fuzz.py", *session.posargs, env=env)
+    session.run("python", "tests/programs/fuzz.py", *session.posargs, env=env)
 
 
 @nox.session

@@ -9,6 +9,7 @@ import annotations
 import dispatch
 import eager
 import equinox as eqx
+import importing
 import jax
 import layers
 import scaling
@@ -30,6 +31,7 @@ def main() -> None:
     dispatch.run_flatten(100, args.rounds)
     for size in (4, 512):
         eager.run(size, args.rounds)
+    importing.run(args.rounds)
     annotations.run(args.blocks, args.rounds)
 
 

@@ -62,8 +62,8 @@ def variable(value: Any, *, name: str, key: Any = None, mode: str = "strict") ->
     if has_module(value):
         return frame.modules.declared(name, lambda: value)
     leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, value))
-    known = treedef, _frames.avals_of(tuple(leaves))
-    held, _ = frame.declared.setdefault(name_of(name), known)
+    known = _frames.Declared(treedef, _frames.avals_of(tuple(leaves)))
+    held = frame.declared.setdefault(name_of(name), known).treedef
     if held != treedef:
         raise ValueError(
             f"variable {name!r} has structure {treedef}, but it had {held} when the function was "
@@ -207,7 +207,7 @@ class FunctionModule(Module):
         """The output, and the module with what the function assigned."""
         held = self._held()
         with _trace.open_frame(declaring=False) as frame:
-            frame.identity = -id(self.function)  # JAX may have cached parts of it in another call
+            frame.identity = -id(self.function)
             own, threaded = _split(self.function, held, kwargs)
             run = frame.modules = _function_runs.Modules(frame, threaded)
             for name, value in held.items():

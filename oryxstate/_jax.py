@@ -70,6 +70,7 @@ from jax._src import traceback_util as _traceback_util  # Equinox registers its 
 from jax._src.callback import io_callback_p, pure_callback_p  # not among the public primitives
 from jax._src.config import eager_constant_folding as _eager_constant_folding
 from jax._src.custom_batching import custom_vmap_p  # not among jax.extend.core.primitives
+from jax._src.custom_derivatives import remat_opt_p  # not among the public primitives
 from jax._src.debugging import debug_callback_p  # not among the public primitives
 from jax._src.interpreters import ad as _ad  # LinearizeTrace and LinearizeTracer
 from jax._src.interpreters import batching as _batching  # BatchTrace
@@ -98,6 +99,7 @@ EVAL_JAXPR = getattr(_pe, "eval_jaxpr_p", None)  # calls functions of `custom_ro
 HI_PRIMITIVE = _hijax.call_hi_primitive_p
 SHARD_MAP = shard_map_p
 CUSTOM_VMAP = custom_vmap_p
+REMAT_OPT = remat_opt_p  # the rule of a `custom_vjp` with `optimize_remat`
 CALLBACKS = pure_callback_p, io_callback_p, debug_callback_p
 
 
@@ -139,6 +141,18 @@ def wraps_parent(trace: Trace) -> bool:
 def parent(trace: Any) -> Trace:
     """The trace to which `trace` hands primitives."""
     return trace.parent if isinstance(trace, ForwardingTrace) else trace.parent_trace
+
+
+def is_staged_above(trace: Trace | None, value: Any) -> bool:
+    """Whether a value belongs to a program that is being staged above this trace."""
+    return isinstance(value, Tracer) and _base(value._trace) is not _base(trace)
+
+
+def _base(trace: Any) -> Any:
+    """The trace that evaluates or stages what `trace` hands down in the end."""
+    while trace is not None and (isinstance(trace, ForwardingTrace) or wraps_parent(trace)):
+        trace = parent(trace)
+    return trace
 
 
 def differentiates(trace: Trace) -> bool:
@@ -236,11 +250,11 @@ def start_intercepting() -> None:
     with _interception:
         _threads += 1
         if not _installed:
-            for it in _replacements:
-                if it.attributes.get(it.name) is it.theirs:
-                    it.attributes[it.name] = it.ours
+            for one in _replacements:
+                if one.attributes.get(one.name) is one.theirs:
+                    one.attributes[one.name] = one.ours
                 else:
-                    it.install_over_another()
+                    one.install_over_another()
             _installed = True
 
 
@@ -254,12 +268,12 @@ def stop_intercepting() -> None:
         _threads -= 1
         if _threads == 0:
             _installed = False
-            for it in _replacements:
-                if it.attributes.get(it.name) is it.ours:
-                    if it.theirs is None:
-                        del it.attributes[it.name]
+            for one in _replacements:
+                if one.attributes.get(one.name) is one.ours:
+                    if one.theirs is None:
+                        del one.attributes[one.name]
                     else:
-                        it.attributes[it.name] = it.theirs
+                        one.attributes[one.name] = one.theirs
 
 
 Rule = Callable[[Trace, Sequence, dict], Any]

@@ -19,11 +19,6 @@ from threaded import Acc, acc, made
 import oryxstate as ox
 
 
-def entered(s):
-    """State that enters a root call is a constant for gradients."""
-    return s[0], lax.stop_gradient(s[1]), s[2]
-
-
 def call(m, h):
     return m(h)
 
@@ -73,7 +68,7 @@ def test_equations_are_those_by_hand(name):
     ours, hand = PROGRAMS[name]
     host = Host(made(Acc), ours)
     got = counted(jax.make_jaxpr(ox.call_and_update)(host, H))
-    want = counted(jax.make_jaxpr(lambda s, h: hand(entered(s), h))(START, H))
+    want = counted(jax.make_jaxpr(lambda s, h: hand(s, h))(START, H))
     assert got == want + EXTRA.get(name, Counter())
     assert got["cos"] and not {"variable", "assign"} & set(got)
 
@@ -88,7 +83,7 @@ def test_gradient_has_the_equations_by_hand(name):
         return y, jax.tree.leaves(new)
 
     def hand_loss(scale, h):
-        y, s = hand(entered((scale, *START[1:])), h)
+        y, s = hand((scale, *START[1:]), h)
         return y, list(s)
 
     programs = [jax.make_jaxpr(jax.value_and_grad(f, has_aux=True)) for f in (loss, hand_loss)]

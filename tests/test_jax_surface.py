@@ -32,6 +32,7 @@ NAMES = [
     "jax._src.core.EvalTrace.process_primitive",
     "jax._src.core.trace_ctx",
     "jax._src.custom_batching.custom_vmap_p",
+    "jax._src.custom_derivatives.remat_opt_p",
     "jax._src.debugging.debug_callback_p",
     "jax._src.effects.control_flow_allowed_effects",
     "jax._src.effects.custom_derivatives_allowed_effects",

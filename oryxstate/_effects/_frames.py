@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -45,20 +45,29 @@ class Variable:
         return jax.tree.unflatten(self.treedef, self.leaves)
 
 
+class Declared(NamedTuple):
+    """The type of a variable, known from where the code declares it on."""
+
+    treedef: Any
+    avals: tuple[Any, ...]
+
+
 class Frame:
     """The variables of one root call, of one function, or of a replay.
 
     Attributes:
         trace: where the variables live; None once the call has ended.
         level: how many root calls were open around it; -1 for a replay.
-        identity: a number that no other frame has.
+        identity: a number that no other frame has; that of a function is the same at each call,
+            since JAX may have cached programs inside the function.
         variables: the variables by name.
         declaring: for a function, whether it declares variables now or finds them; else None.
         awaited: for a replay, the variables that are declared in it.
-        declared: `(treedef, avals)` of each variable, known from where the code declares it on.
+        declared: the types of the variables, of those too that have no value here yet.
         model: what is called.
         modules: for a function, whatever holds the modules among its variables.
         stands_for: for a replay, the frames whose variables it holds.
+        handed_out: the paths of modules that were flattened, and may come back as values.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -78,10 +87,11 @@ class Frame:
         self.identity = next(_identities)
         self.variables: dict[Name, Variable] = {}
         self.awaited: Collection[Name] = ()
-        self.declared: dict[Name, tuple[Any, tuple]] = {}
+        self.declared: dict[Name, Declared] = {}
         self.model: Any = None
         self.modules: Any = None
         self.stands_for: tuple[Frame, ...] = ()
+        self.handed_out: set[str] = set()
 
     @property
     def ended(self) -> bool:
@@ -91,7 +101,7 @@ class Frame:
     def add(self, name: Name, leaves: Leaves, treedef: Any = None) -> Variable:
         """Hold another variable."""
         self.variables[name] = variable = Variable(leaves, treedef)
-        self.declared.setdefault(name, (treedef, variable.avals))
+        self.declared.setdefault(name, Declared(treedef, variable.avals))
         return variable
 
     def awaits(self, name: Name) -> bool:
@@ -195,7 +205,10 @@ def innermost() -> Frame | None:
 
 def reachable(root: Frame | None) -> bool:
     """Tell whether variables of this root call can be read: it is open, or a replay holds them."""
-    return any(root is frame or root in frame.stands_for for frame in _stack.frames)
+    for frame in _stack.frames:
+        if root is frame or root in frame.stands_for:
+            return True
+    return False
 
 
 def find(trace: _jax.Trace, name: Name) -> Frame | None:

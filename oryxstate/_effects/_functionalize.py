@@ -177,7 +177,10 @@ def thread(
     Returns:
         The outputs, or None if no variable is touched.
     """
-    if not any(touches_state(jaxpr) for jaxpr, _ in computations):
+    for jaxpr, _ in computations:
+        if touches_state(jaxpr):
+            break
+    else:
         return None
     with _jax.set_current_trace(trace):
         variables = ThreadedVariables(computations)

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from oryxstate import _jax, _tree
 from oryxstate._effects import _frames, _write_tape
@@ -37,9 +36,15 @@ TWICE = (
 
 ENDED = (
     "state '{name}' belongs to a root call that has ended: its module was kept from that call, or "
-    "is used by code that JAX runs later, such as a host callback or the backward pass of a "
-    "`custom_vjp`. Return the module from the call (`y, model = model.call_and_update(x)` hands "
-    "back the whole updated model), or hand on its value, `ox.snapshot(module)`."
+    "is used by code that JAX runs later, such as the backward pass of a `custom_vjp`. Return the "
+    "module from the call (`y, model = model.call_and_update(x)` hands back the whole updated "
+    "model), or hand on its value, `ox.snapshot(module)`."
+)
+
+ELSEWHERE = (
+    "state '{name}' belongs to a root call that is not open here: its module is used in another "
+    "thread, or on the host (`jax.pure_callback`, `jax.debug.callback`). Hand on its value, "
+    "`ox.snapshot(module)`."
 )
 
 KEY_USED = (
@@ -133,14 +138,11 @@ def write(
 ) -> Leaves:
     """Give a variable a new value of the same type; return the value now held."""
     seen: Leaves = ()
-    if reduce in _SUMS:  # what each example adds is what it writes, less what it would read now
+    if reduce is jnp.sum:  # what each example adds is what it writes, less what it would read now
         seen = read(name, _frames.avals_of(leaves), refs, identity)
     shape = _Operands(bool(refs), bool(seen))
     params = {"var": name, "shape": shape, "reduce": reduce, "staged": False, "identity": identity}
     return tuple(assign_p.bind(*leaves, *refs, *seen, **params))
-
-
-_SUMS = (jnp.sum, np.sum)
 
 
 class _Operands(NamedTuple):

@@ -21,7 +21,7 @@ from oryxstate._module import (
     _static,
 )
 from oryxstate._module._fields import Layout, static
-from oryxstate._module._pytree import AUX, PLACE, ROOT
+from oryxstate._module._pytree import AUX, PLACE, REPLACED, ROOT
 
 
 class Module(metaclass=_construct.ModuleMeta):
@@ -197,6 +197,9 @@ class Module(metaclass=_construct.ModuleMeta):
         if scope is not None:
             new = _pytree.with_data(new, {}, scope=scope)
             vars(new)[ROOT] = module.__dict__.get(ROOT)
+            replaced = [name for name in fields if name in layout.state]
+            if replaced:
+                vars(new)[REPLACED] = replaced
         return new
 
     # A function of state ----------------------------------------------------------------------

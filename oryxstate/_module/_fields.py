@@ -7,6 +7,9 @@ import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import jax.numpy as jnp
+import numpy as np
+
 Kind = Literal["param", "state", "static", "child"]
 _KEY = "oryxstate"
 
@@ -97,8 +100,10 @@ def state(
 
     Args:
         reduce: called as `reduce(values, axis=i)` to combine the values that the examples of a
-            `jax.vmap` write, such as `jnp.mean`; without it such a write is an error. Inside the
-            `vmap` each example reads back what it wrote itself.
+            `jax.vmap` write, such as `jnp.mean`; without it such a write is an error. `jnp.sum`
+            adds up what each example adds to the value that it read, so that a running sum is one
+            over all examples. Inside the `vmap` each example reads back what it wrote itself. A
+            value that does not depend on the mapped axis is written once, as it is.
         converter: applied to every value the field is given, such as `jnp.asarray`.
         **options: `default`, `default_factory`, `init`, `repr`, `kw_only` and `metadata`, as for
             `dataclasses.field`.
@@ -114,6 +119,8 @@ def state(
         >>> int(counter.count)
         1
     """
+    if isinstance(reduce, type(np.sum)):  # JAX keeps it as a parameter, which NumPy's cannot be
+        reduce = getattr(jnp, reduce.__name__)
     return _field("state", converter, options, reduce)
 
 

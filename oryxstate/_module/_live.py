@@ -6,18 +6,31 @@ Reading a state field asks the frame, so that it sees every earlier write; writi
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeVar
 
 import jax
 
-from oryxstate import _tree
+from oryxstate import _jax, _tree
 from oryxstate._effects import _frames, _primitives
 from oryxstate._effects._names import Name
 from oryxstate._errors import EffectError
 from oryxstate._module import _keywords, _pytree
-from oryxstate._module._pytree import PLACE, ROOT
+from oryxstate._module._pytree import PLACE, REPLACED, ROOT
 
 T = TypeVar("T")
+
+_OUTSIDE = (
+    "state '{name}' is written inside another root call (`ox.call`, `ox.call_and_update`, ...), "
+    "which is pure: it writes nothing outside. Make the module a part of what is called there, or "
+    "call it outside of that call."
+)
+
+_REPLACED = (
+    "state {fields} of the {kind} at '{path}' was given by `replace`, but what is called inside a "
+    "root call starts from the state in the root. Write it, `module.assign(...)`, or call the "
+    "changed value explicitly, `y, m = ox.snapshot(module).replace(...).call_and_update(x)`."
+)
 
 
 class Place:
@@ -29,73 +42,84 @@ class Place:
         keywords: those of the root call.
         kind: the name of the module's class.
         refs: what the module carried in each state field if it came as a value (see
-            `_primitives`), else empty.
+            `_primitives`), else None.
     """
 
     __slots__ = ("frame", "keywords", "kind", "path", "refs")
 
     def __init__(self, frame: _frames.Frame, path: str, keywords: Any, kind: str):
         self.frame, self.path, self.keywords, self.kind = frame, path, keywords, kind
-        self.refs: dict[str, tuple] = {}
+        self.refs: dict[str, tuple] | None = None
 
     @property
     def ended(self) -> bool:
         """Whether the root call has ended, and nothing stands for it."""
         return not _frames.reachable(self.frame)
 
-    def name(self, field: str) -> Name:
-        """Return the variable behind a state field."""
-        return Name(self.frame.level, self.path, field)
+    def variable(self, field: str) -> tuple[Name, _frames.Declared]:
+        """Return the variable behind a state field, with its name.
 
-    def _declared(self, name: Name) -> tuple[Any, tuple]:
-        if self.ended:
-            raise EffectError(_primitives.ENDED.format(name=name))
-        return self.frame.declared[name]
+        Raises:
+            EffectError: if the root call cannot be reached.
+        """
+        name = Name(self.frame.level, self.path, field)
+        if not _frames.reachable(self.frame):
+            text = _primitives.ENDED if self.frame.ended else _primitives.ELSEWHERE
+            raise EffectError(text.format(name=name))
+        return name, self.frame.declared[name]
 
-    def _identity(self, field: str) -> int | None:
-        return None if self.refs.get(field) else self.frame.identity
+    def _origin(self, field: str) -> tuple[tuple, int | None]:
+        """What a read or write says of where the module is from: `(refs, identity)`.
 
-    def read_leaves(self, field: str) -> tuple:
-        """Return the leaves of the current value."""
-        name, refs = self.name(field), self.refs.get(field, ())
-        return _primitives.read(name, self._declared(name)[1], refs, self._identity(field))
+        There is no identity if the module is an argument of a program, which JAX may use in other
+        root calls too.
+        """
+        if self.refs is None:
+            return (), self.frame.identity
+        refs = self.refs.get(field, ())
+        staged = not refs or any(_jax.is_staged_above(self.frame.trace, ref) for ref in refs)
+        return refs, None if staged else self.frame.identity
 
     def read(self, field: str) -> Any:
         """Return the current value."""
-        leaves = self.read_leaves(field)
-        return jax.tree.unflatten(self.frame.declared[self.name(field)][0], leaves)
+        name, variable = self.variable(field)
+        leaves = _primitives.read(name, variable.avals, *self._origin(field))
+        return jax.tree.unflatten(variable.treedef, leaves)
 
     def conform(self, field: str, value: Any) -> tuple:
         """Return the leaves of a value, with the types of the field."""
-        name = self.name(field)
+        name, variable = self.variable(field)
         where = f"state '{name}' of {self.kind}"
-        return _tree.conform(value, self._avals(field), self._declared(name)[0], where)
+        return _tree.conform(value, self._avals(field, variable), variable.treedef, where)
 
     def shapes(self, field: str) -> Any:
         """Return the current value by shape and dtype, which is known without reading it."""
-        specs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in self._avals(field)]
-        return jax.tree.unflatten(self._declared(self.name(field))[0], specs)
+        _, variable = self.variable(field)
+        avals = self._avals(field, variable)
+        specs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
+        return jax.tree.unflatten(variable.treedef, specs)
 
-    def _avals(self, field: str) -> tuple:
-        refs = self.refs.get(field)
-        return _frames.avals_of(refs) if refs else self._declared(self.name(field))[1]
+    def _avals(self, field: str, variable: _frames.Declared) -> tuple:
+        refs, _ = self._origin(field)
+        return _frames.avals_of(refs) if refs else variable.avals
 
     def write(self, field: str, leaves: tuple, reduce: Any = None) -> None:
-        """Make these the current value."""
-        name, refs = self.name(field), self.refs.get(field, ())
-        self._declared(name)
-        _primitives.write(name, leaves, refs, reduce, self._identity(field))
+        """Make these the current value.
+
+        Raises:
+            EffectError: if this is done inside another root call.
+        """
+        name, _ = self.variable(field)
+        inner = _frames.innermost()
+        if inner is not None and inner.level > self.frame.level:
+            raise EffectError(_OUTSIDE.format(name=name))
+        refs, identity = self._origin(field)
+        _primitives.write(name, leaves, refs, reduce, identity)
 
 
 def enter(tree: Any, frame: _frames.Frame, path: str = "", keywords: Any = _keywords.NONE) -> Any:
     """Return the live form of a model at `path`, its variables added to a frame."""
-
-    def add(name: Name, leaves: tuple, treedef: Any) -> None:
-        if not frame.declaring:
-            frame.add(name, leaves, treedef)
-            return
-        frame.declared[name] = treedef, _frames.avals_of(leaves)
-        _primitives.declare(name, leaves, treedef)
+    add = functools.partial(_declare, frame) if frame.declaring else frame.add
 
     def live(module: Any, path: str) -> Any:
         path = path.removeprefix(".")
@@ -106,11 +130,17 @@ def enter(tree: Any, frame: _frames.Frame, path: str = "", keywords: Any = _keyw
         entered, values = _live(module, frame, path, keywords, children)
         place = entered.__dict__[PLACE]
         for field, (leaves, treedef) in values.items():
-            add(place.name(field), tuple(leaves), treedef)
+            add(Name(frame.level, path, field), tuple(leaves), treedef)
         _keywords.add_counter(entered, place)
         return entered
 
     return _pytree.map_modules(live, tree, path)
+
+
+def _declare(frame: _frames.Frame, name: Name, leaves: tuple, treedef: Any) -> None:
+    """Add a variable to a function that is being initialized, perhaps inside a transformation."""
+    frame.declared[name] = _frames.Declared(treedef, _frames.avals_of(leaves))
+    _primitives.declare(name, leaves, treedef)
 
 
 def revive(module: Any) -> Any:
@@ -154,15 +184,18 @@ def updated_model(tree: Any, frame: _frames.Frame, path: str = "") -> Any:
     return _pytree.map_modules(updated, tree, path) if written else tree
 
 
-def detach(tree: Any, frame: _frames.Frame | None = None) -> Any:
+def detach(tree: Any, frame: _frames.Frame | None = None, *, current: bool = False) -> Any:
     """Make plain values of the modules in a pytree, which stand for nothing in this root call.
 
     Args:
         tree: any pytree.
         frame: that of the root call; None for all.
+        current: whether the state of values too is that of now, not what they carry.
     """
 
     def detached(module: Any, path: str) -> Any:
+        if current and REPLACED not in module.__dict__:
+            module = resolve(module) or module
         if is_live(module):
             module = _pytree.value_of(module)
         data = _pytree.map_children(detached, module, path)
@@ -209,7 +242,7 @@ def snapshot(tree: T) -> T:
         >>> float(Averaged(a, b)(5.0))
         10.0
     """
-    return detach(tree)
+    return detach(tree, current=True)
 
 
 def resolve(module: Any) -> Any:
@@ -219,6 +252,10 @@ def resolve(module: Any) -> Any:
     scope = _pytree.scope_of(module)
     if scope is None or not _frames.reachable(module.__dict__.get(ROOT)):
         return None
+    if REPLACED in module.__dict__:
+        fields = ", ".join(f"`{name}`" for name in module.__dict__[REPLACED])
+        kind = type(module).__name__
+        raise EffectError(_REPLACED.format(fields=fields, kind=kind, path=scope.path))
     return revive(module)
 
 

@@ -9,6 +9,7 @@ way back. Besides its fields an instance holds, under names no field can have,
 - `SCOPED`: the same, instead of `AUX`, on a module that stands in a root call, live or a value;
 - `PLACE`: on a live module, where its state is (see `_live.py`); its state is not in `__dict__`;
 - `ROOT`: on a value that stands in a root call, the frame of that;
+- `REPLACED`: on such a value, the state fields that `replace` gave it;
 - `REST`: the Equinox children that are split (see `_foreign.py`), which are not in `__dict__`.
 """
 
@@ -26,6 +27,7 @@ from oryxstate._module._fields import Layout
 from oryxstate._module._static import by_value, type_key
 
 AUX, SCOPED, PLACE, ROOT, REST = "__aux__", "__scoped__", "__place__", "__root__", "__rest__"
+REPLACED = "__replaced__"
 GONE = -2  # the level of a root call that cannot be reached
 
 
@@ -130,18 +132,23 @@ def _incomplete(module: Any) -> tuple[tuple[Any, ...], tuple]:
     children = tuple(
         rest[name][0] if name in rest else getattr(module, name) for name in module.__layout__.data
     )
-    aux = aux_of(module)
-    scope = scope_of(module)
-    if scope is not None and PLACE not in d and not _frames.reachable(d.get(ROOT)):
-        # Whoever puts it together again may be in another root call, which must not answer for it.
-        aux = _with_scope(aux, scope._replace(level=GONE))
+    aux, scope = aux_of(module), scope_of(module)
+    if scope is not None:
+        root = d[PLACE].frame if PLACE in d else d.get(ROOT)
+        if root is not None and _frames.reachable(root):
+            root.handed_out.add(scope.path)
+        else:  # another root call in which it is put together again must not answer for it
+            aux = _with_scope(aux, scope._replace(level=GONE))
     return children, aux
 
 
 def _complete(d: dict[str, Any], extra: Extra) -> None:
     if extra.scope is not None:
         d[SCOPED] = d.pop(AUX)
-        d[ROOT] = _frames.at_level(extra.scope.level)
+        root = _frames.at_level(extra.scope.level)
+        # A root call answers for what it handed out: JAX's caches bring its structure back as an
+        # equal one from an earlier call. What it did not is of another model.
+        d[ROOT] = root if root is not None and extra.scope.path in root.handed_out else None
     if extra.rests:
         d[REST] = {rest.field: (d.pop(rest.field), rest) for rest in extra.rests}
 

@@ -145,6 +145,25 @@ class WrongGradient(ox.Module):
         return self.scale * _twice(x)
 
 
+@jax.custom_vjp
+def _smoothed(total, x):
+    return 0.5 * total + x
+
+
+_smoothed.defvjp(lambda total, x: (0.5 * total + x, None), lambda _, g: (jnp.zeros_like(g), g))
+
+
+class ForgetsDerivativeOfState(ox.Module):
+    """Has a derivative of its own, right for one call, which says nothing of the call before."""
+
+    scale: Float[Array, ""]
+    total: Float[Array, " n"] = ox.state()
+
+    def call(self, x):
+        self.assign(total=_smoothed(self.total, self.scale * x))
+        return self.total
+
+
 class Cancels(ox.Module):
     """Subtracts large numbers."""
 
@@ -274,6 +293,11 @@ BROKEN = {
     ),
     "wrong gradient": Broken(
         lambda: (WrongGradient(ONE), X), "gradient_is_difference", r"along a random direction"
+    ),
+    "forgets the derivative of state": Broken(
+        lambda: (ForgetsDerivativeOfState(ONE, X), X),
+        "gradient_across_calls",
+        r"over 2 calls, along a random direction the output changes by .* `lax.stop_gradient`",
     ),
     "cancels": Broken(
         lambda: (Cancels(ONE), X / 7),

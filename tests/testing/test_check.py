@@ -119,11 +119,11 @@ NET = nn.Dense.of(2) >> jnp.tanh >> nn.Dropout.of(0.5)
 RNN = nn.RNN.of(nn.GRUCell.of(2))
 # A module and its arguments, the keywords, and the laws that say nothing about it.
 GOOD: dict[str, tuple[Callable[[], tuple], dict, str]] = {
-    "a counter": (lambda: (Count(jnp.int32(0)), X), {}, ""),
+    "a counter": (lambda: (Count(jnp.int32(0)), X), {}, "gradient_across_calls"),
     "layers with keys": (
         lambda: (layer(NET, X), X),
         {"training": True, "rng": KEY},
-        "vmap_is_loop float64_agreement",
+        "vmap_is_loop float64_agreement gradient_across_calls",
     ),
     "a batch": (
         lambda: (layer(nn.BatchNorm.of(), X), BATCH),
@@ -135,7 +135,8 @@ GOOD: dict[str, tuple[Callable[[], tuple], dict, str]] = {
     "keys for examples": (
         lambda: (nn.Rng(KEY), X),
         {},
-        "annotations_hold vmap_is_loop finite_gradient gradient_is_difference",
+        "annotations_hold vmap_is_loop finite_gradient gradient_is_difference "
+        "gradient_across_calls",
     ),
     "reduced state": (lambda: (Gauge(jnp.float32(0)), X), {}, "vmap_is_loop"),
     "state of an example, at a kink": (
@@ -146,27 +147,39 @@ GOOD: dict[str, tuple[Callable[[], tuple], dict, str]] = {
     "a loop of unknown length": (
         lambda: (Repeated(jnp.float32(0.5)), X, jnp.int32(3)),
         {},
-        "finite_gradient gradient_is_difference",
+        "finite_gradient gradient_is_difference gradient_across_calls",
     ),
     "few inputs": (
         lambda: (Sorted(jnp.int32(0)), X),
         {},
-        "annotations_hold float64_agreement",
+        "annotations_hold float64_agreement gradient_across_calls",
     ),
     "half precision": (
         lambda: (Half([HALF], np.ones(3, jnp.bfloat16)), HALF),
         {},
-        "annotations_hold",
+        "annotations_hold gradient_across_calls",
     ),
-    "at the end of its domain": (lambda: (Root(ONE), jnp.float32(1e-20)), {}, ""),
+    "at the end of its domain": (
+        lambda: (Root(ONE), jnp.float32(1e-20)),
+        {},
+        "gradient_across_calls",
+    ),
     "outside of its domain": (
         lambda: (Root(ONE), jnp.float32(-1)),
         {},
-        "finite_gradient gradient_is_difference",
+        "finite_gradient gradient_is_difference gradient_across_calls",
     ),
-    "an Equinox model": (lambda: (Affine(ONE, Count(jnp.int32(0))), X), {}, ""),
-    "a function": (lambda: (ox.init(scaled)(KEY, X), X), {}, "annotations_hold"),
-    "a list": (lambda: ([Twins(X[0], X[1]), Count(jnp.int32(0))], X), {}, ""),
+    "an Equinox model": (
+        lambda: (Affine(ONE, Count(jnp.int32(0))), X),
+        {},
+        "gradient_across_calls",
+    ),
+    "a function": (
+        lambda: (ox.init(scaled)(KEY, X), X),
+        {},
+        "annotations_hold gradient_across_calls",
+    ),
+    "a list": (lambda: ([Twins(X[0], X[1]), Count(jnp.int32(0))], X), {}, "gradient_across_calls"),
 }
 
 

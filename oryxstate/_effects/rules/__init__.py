@@ -34,6 +34,7 @@ _jax.intercept(_jax.CUSTOM_VMAP, custom_vmap.rule)
 _jax.intercept(_jax.SHARD_MAP, shard_map.rule)
 _jax.intercept(_jax.LINEAR_SOLVE, linear_solve.rule)
 _jax.intercept(_jax.HI_PRIMITIVE, hi_primitive.rule)
+_jax.intercept(_jax.REMAT_OPT, call.rule)
 if _jax.EVAL_JAXPR is not None:
     _jax.intercept(_jax.EVAL_JAXPR, call.rule)
 for primitive in _jax.CALLBACKS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from oryxstate.testing._laws._across_calls import gradient_across_calls
 from oryxstate.testing._laws._annotated import annotations_hold
 from oryxstate.testing._laws._calls import (
     no_stale_state,
@@ -68,6 +69,7 @@ LAWS: dict[str, Law] = FOUNDATIONS | {
         vmap_is_loop,
         finite_gradient,
         gradient_is_difference,
+        gradient_across_calls,
         float64_agreement,
     )
 }

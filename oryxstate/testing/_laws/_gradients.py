@@ -24,7 +24,7 @@ DIRECTIONS = 2
 def finite_gradient(case: Case) -> None:
     """The gradient is finite where the output is."""
     slope = case.slope
-    if not all(np.isfinite(numbers(y)).all() for y in _inexact(slope.result[0])):
+    if not all(np.isfinite(numbers(y)).all() for y in inexact(slope.result[0])):
         raise NotApplicable("the output is not finite")
     for part, tree in zip(_losses.PARTS, slope.gradient, strict=True):
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -49,33 +49,63 @@ def gradient_is_difference(case: Case) -> None:
     try:
         with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
             _expect_differences(widened(case))
-    except (Fault, NotApplicable):
+    except Fault:
         raise
-    except Exception:  # it only runs in float32, such as one with counters that JAX would widen
+    except (
+        Exception
+    ):  # such as a check of dtypes, or counters that JAX would widen: it only runs in float32
         _expect_differences(case)
 
 
 def _expect_differences(case: Case) -> None:
+    expect_full_precision(case)
+    at, rest = _losses.split(case.module, case.inputs)
+    text = difference_found(_losses.derivative(case.run), at, rest, step_of(case))
+    if text:
+        raise Fault(
+            f"{text} If it is meant so (`lax.stop_gradient`, a straight-through estimator), skip "
+            "this law: `skip=['gradient_is_difference']`."
+        )
+
+
+def expect_full_precision(case: Case) -> None:
+    """Raise `NotApplicable` for a computation in half precision."""
     if "f16[" in case.program:  # and bf16
         raise NotApplicable("it computes in half precision, where differences say nothing")
-    step = _lowest_epsilon(case) ** (1 / 3)
-    at, rest = _losses.split(case.module, case.inputs)
-    derivative = _losses.derivative(case.run)
+
+
+def step_of(case: Case) -> float:
+    """Return the step of central differences."""
+    return lowest_epsilon(case) ** (1 / 3)
+
+
+def difference_found(derivative: Callable[..., Any], at: Any, rest: Any, step: float) -> str:
+    """Compare a gradient with differences at several points; it must agree at one of them.
+
+    Args:
+        derivative: made by `_losses.derivative`.
+        at: what it differentiates with respect to.
+        rest: its other argument.
+        step: of the differences.
+
+    Returns:
+        How they disagree, in words; empty if they agree.
+
+    Raises:
+        NotApplicable: if they can be compared at fewer than two points.
+    """
     random = np.random.default_rng(0)
     texts = []
     for attempt in range(POINTS):
-        point = _moved(at, _direction(at, random), 0.0 if attempt == 0 else 10 * step)
+        point = moved(at, direction(at, random), 0.0 if attempt == 0 else 10 * step)
         slope = _losses.differentiated(derivative, point, rest)
         text = _disagreement(lambda t: derivative(t, rest)[0][0], point, slope, step, random)
         if text == "":
-            return
+            return ""
         texts += [text] if text else []
     if len(texts) < 2:  # the only one may be a kink
         raise NotApplicable("output or gradient is not finite nearby")
-    raise Fault(
-        f"{texts[-1]} If it is meant so (`lax.stop_gradient`, a straight-through estimator), skip "
-        "this law: `skip=['gradient_is_difference']`."
-    )
+    return texts[-1]
 
 
 def _disagreement(
@@ -88,10 +118,10 @@ def _disagreement(
     gradient = [numbers(leaf) for leaf in jax.tree.leaves(slope.gradient)]
     size = float(np.sqrt(sum(np.sum(np.abs(leaf) ** 2) for leaf in gradient)))
     for _ in range(DIRECTIONS):
-        way = _direction(at, random)
+        way = direction(at, random)
 
         def difference(h: float, way: Any = way) -> float:
-            return float(value(_moved(at, way, h)) - value(_moved(at, way, -h))) / (2 * h)
+            return float(value(moved(at, way, h)) - value(moved(at, way, -h))) / (2 * h)
 
         pairs = zip(gradient, jax.tree.leaves(way), strict=True)
         want = float(sum(np.sum(leaf * d).real for leaf, d in pairs))
@@ -107,15 +137,18 @@ def _disagreement(
     return ""
 
 
-def _direction(at: Any, random: Any) -> Any:
+def direction(at: Any, random: Any) -> Any:
+    """Return random numbers in the shapes of a pytree."""
     return jax.tree.map(lambda x: random.normal(size=np.shape(x)), at)
 
 
-def _moved(at: Any, way: Any, by: float) -> Any:
+def moved(at: Any, way: Any, by: float) -> Any:
+    """Return the point that lies `by` away from another in a direction."""
     return jax.tree.map(lambda x, d: np.asarray(x) + np.asarray(by * d, x.dtype), at, way)
 
 
-def _inexact(tree: Any) -> list[Any]:
+def inexact(tree: Any) -> list[Any]:
+    """Return the floating-point and complex leaves of a pytree."""
     leaves = map(jnp.asarray, jax.tree.leaves(tree))
     return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
 
@@ -132,12 +165,12 @@ def float64_agreement(case: Case) -> None:
             precise = wide.jitted(wide.module, wide.inputs)
         except Exception as error:  # of an update that would be widened too, or a check of dtypes
             raise NotApplicable(f"it does not run in float64: {gist(error)}") from error
-        tolerance = _lowest_epsilon(case) ** 0.5 if case.tolerance is None else case.tolerance
+        tolerance = lowest_epsilon(case) ** 0.5 if case.tolerance is None else case.tolerance
         for part, mine, other in zip(PARTS, precise, given, strict=True):
             _expect_near(part, mine, other, tolerance)
 
 
-def _lowest_epsilon(case: Case) -> float:
+def lowest_epsilon(case: Case) -> float:
     """Return the epsilon of the least precise dtype in the computation."""
     kinds = {"bf16[": jnp.bfloat16, "f16[": jnp.float16, "f32[": jnp.float32, "": jnp.float64}
     return next(float(jnp.finfo(kind).eps) for text, kind in kinds.items() if text in case.program)
@@ -160,13 +193,18 @@ def _expect_near(part: str, precise: Any, given: Any, tolerance: float) -> None:
 
 def widened(case: Case) -> Case:
     """Return the case with all floating-point arrays in float64."""
+    fields = {name: widen(getattr(case, name)) for name in ("module", "args")}
+    kwargs = {key: widen(value) for key, value in case.kwargs.items()}
+    return dataclasses.replace(case, **fields, kwargs=kwargs)
 
-    def widen(leaf: Any) -> Any:
+
+def widen(tree: Any) -> Any:
+    """Return a pytree with its floating-point arrays in float64."""
+
+    def wide(leaf: Any) -> Any:
         if not _tree.is_array(leaf) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
             return leaf
         is_complex = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
         return jnp.asarray(leaf).astype(jnp.complex128 if is_complex else jnp.float64)
 
-    fields = {name: jax.tree.map(widen, getattr(case, name)) for name in ("module", "args")}
-    kwargs = {key: jax.tree.map(widen, value) for key, value in case.kwargs.items()}
-    return dataclasses.replace(case, **fields, kwargs=kwargs)
+    return jax.tree.map(wide, tree)

@@ -31,13 +31,20 @@ class Slope(NamedTuple):
     gradient: tuple[Any, Any]
 
 
-def split(module: Any, inputs: Any) -> tuple[Any, Any]:
-    """Split the arrays of a call into `(at, rest)`: inexact ones outside state, and all others.
+def split(module: Any, inputs: Any, *, with_state: bool = False) -> tuple[Any, Any]:
+    """Split the arrays of a call into `(at, rest)`: inexact ones, and all others.
+
+    Args:
+        module: the module.
+        inputs: the arguments.
+        with_state: whether inexact state belongs to the former.
 
     Raises:
         NotApplicable: if there are none.
     """
-    params, state = _grad.partition(module)
+    params, state = (
+        eqx.partition(module, eqx.is_inexact_array) if with_state else _grad.partition(module)
+    )
     floats, others = eqx.partition(inputs, eqx.is_inexact_array_like)
     if not jax.tree.leaves((params, floats)):
         raise NotApplicable("neither params nor arguments are floating-point numbers")

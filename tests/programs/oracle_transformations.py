@@ -1,23 +1,20 @@
-"""What does a transformation mean for a body `(state, x) -> (y, new state)`?"""
+"""The meaning of each transformation for a body `(state, x) -> (y, new state)`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from laws.dual import above, constant, derivative
-from laws.programs import CALLS, SHIFTS, SLOPE
+from programs import oracle_roots, oracle_rules, oracle_stacks
+from programs.dual import MeaninglessError, above, constant, derivative
+from programs.grammar import CALLS, SHIFTS
 
 Body = Callable[[dict, Any], tuple[Any, dict]]
 
 
-class MeaninglessError(Exception):
-    """Examples of a `vmap` leave a part with different states, or a predicate writes."""
-
-
 def within(kind: str, body: Body, state: dict, x: Any, number: int) -> tuple[Any, dict]:
     """Run a program inside a transformation: `(output, new state)`."""
-    for table in (_LOOPS, _DERIVATIVES, _BATCHES, _CALLS):
+    for table in TABLES:
         if kind in table:
             return table[kind](body, state, x, number)
     assert kind in (*CALLS, "shard_map whole")  # those that change nothing
@@ -72,7 +69,7 @@ def _refused(body, state, x, number):
 def _associative(body, state, x, number):
     def combine(left, right):
         nonlocal state
-        y, state = body(state, 0.1 * sum(left, 0.0 * x))
+        y, state = body(state, 0.1 * sum(left))
         return [0.5 * a + b + y for a, b in zip(left, right, strict=True)]
 
     def scan(xs):
@@ -88,13 +85,10 @@ def _associative(body, state, x, number):
 
 
 _LOOPS = {
-    "scan": _loop(),
+    **dict.fromkeys(
+        ("scan", "scan unroll", "scan whole", "scan carry", "fori", "fori traced"), _loop()
+    ),
     "scan reverse": _loop(reversed),
-    "scan unroll": _loop(),
-    "scan whole": _loop(),
-    "scan carry": _loop(),
-    "fori": _loop(),
-    "fori traced": _loop(),
     "scan without carry": _map,
     "scan without xs": _while(False),
     "map": _map,
@@ -117,7 +111,8 @@ def _slopes(body, state, x):
 def _combined(of_value, of_slope):
     def run_and_differentiate(body, state, x, _):
         y, slope, state = _slopes(body, state, x)
-        return of_value * y + of_slope * slope, state
+        # Not 0.0 * y, whose slope may be NaN.
+        return (of_value * y + of_slope * slope if of_value else of_slope * slope), state
 
     return run_and_differentiate
 
@@ -199,36 +194,8 @@ _BATCHES = {
 # Calls --------------------------------------------------------------------------------------------
 
 
-def _ruled(slope):
-    def call(body, state, x, _):
-        y, new = body(state, x)
-        return constant(y) + slope(state) * (x - constant(x)), new
-
-    return call
-
-
 def _none(body, state, x, _):
     return x, state
-
-
-def _root(keeps):
-    def call(body, state, x, _):
-        y, new = body(entered(state), x)
-        return y, new if keeps else state
-
-    return call
-
-
-def entered(state: dict) -> dict:
-    """What enters a root call is a constant for derivatives; parameters are not."""
-    weight = state["weight"]
-    return {**_constant(state), "weight": weight}
-
-
-def _constant(tree):
-    if isinstance(tree, dict):
-        return {key: _constant(value) for key, value in tree.items()}
-    return tuple(map(_constant, tree)) if isinstance(tree, tuple) else constant(tree)
 
 
 def _callback(body, state, x, _):
@@ -241,13 +208,12 @@ def _solve(body, state, x, _):
 
 
 _CALLS = {
-    "custom_jvp": _ruled(lambda state: SLOPE),
-    "custom_vjp": _ruled(lambda state: SLOPE),
-    "custom_jvp read": _ruled(lambda state: SLOPE + 0.1 * constant(state["cells"][0][0])),
     "eval_shape": _none,
     "make_jaxpr": _none,
-    "root": _root(False),
-    "root update": _root(True),
     "callback": _callback,
     "linear_solve": _solve,
 }
+TABLES = (
+    _LOOPS, _DERIVATIVES, _BATCHES, _CALLS,
+    oracle_rules.CALLS, oracle_roots.CALLS, oracle_stacks.CALLS,
+)  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import jaxpr_as_fun
-from laws.programs import SLOPE
+from programs.grammar import SLOPE
 
 _POLICIES = jax.checkpoint_policies
 POLICIES = (
@@ -108,23 +108,6 @@ def _linear_solve(f, x, node, modules):
     )
 
 
-def _root(f, x, node, modules):
-    return modules.call_and_update(node.body, x)[0]
-
-
-def _root_update(f, x, node, modules):
-    """A call with its update handed over by the user."""
-    y, new = modules.call_and_update(node.body, x)
-    pairs = [(modules.cell(i), new.cell(i)) for i in range(4)]
-    pairs += [(modules.holder.cell, new.holder.cell), (modules.ensemble, new.ensemble)]
-    for live, left in pairs:
-        live.assign(s=left.s, n=left.n)
-    modules.tree.assign(tree=new.tree.tree)
-    modules.key.assign(key=new.key.key)
-    modules.reduced.assign(s=new.reduced.s)
-    return y
-
-
 def _eval_shape(f, x, node, modules):
     assert jax.eval_shape(f, x).shape == x.shape
     return x
@@ -161,8 +144,6 @@ CALLS = {
     "custom_vmap": _by(_custom_vmap),
     "custom_root": _custom_root,
     "linear_solve": _linear_solve,
-    "root": _root,
-    "root update": _root_update,
     "eval_shape": _eval_shape,
     "make_jaxpr": _make_jaxpr,
     "jaxpr": _jaxpr,

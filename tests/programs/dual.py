@@ -1,4 +1,4 @@
-"""How is a program of Python floats differentiated? Forward, by numbers that carry their slope.
+"""Dual numbers: the derivatives of a program of Python floats, in forward mode.
 
 Perturbations are told apart by tags, so that derivatives nest (Siskind and Pearlmutter 2005,
 "Perturbation confusion and referential transparency").
@@ -85,6 +85,22 @@ def _without(tag: int, tree: Any) -> Any:
     return _parts(tag, tree)[0]
 
 
+def unless_equal(one: Any, other: Any) -> Any:
+    """Zero, with the slope NaN in each direction in which the two have different slopes."""
+    tag, (a, da), (b, db) = _common(one, other)
+    if tag == 0:
+        return 0.0
+    return Dual(tag, unless_equal(a, b), unless_equal(da, db) if _same(da, db) else math.nan)
+
+
+def _same(one, other):
+    return math.isclose(constant(one), constant(other), rel_tol=1e-9, abs_tol=1e-12)
+
+
+class MeaninglessError(Exception):
+    """A program has no meaning, for example because its examples leave different states."""
+
+
 class NearlyError(Exception):
     """A branch depends on less than what float32 can tell."""
 
@@ -92,6 +108,8 @@ class NearlyError(Exception):
 def above(x: Any, threshold: float) -> bool:
     """Whether x is greater than the threshold, and not nearly equal to it."""
     x = constant(x)
+    if math.isnan(x):
+        raise MeaninglessError
     if abs(x - threshold) < 1e-3:
         raise NearlyError
     return x > threshold

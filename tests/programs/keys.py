@@ -1,4 +1,4 @@
-"""What does a key give when it is split time and again? JAX's own numbers, looked up."""
+"""The random numbers and keys of JAX, looked up for the oracle."""
 
 from __future__ import annotations
 

@@ -7,12 +7,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from laws import oracle, ours_calls, ours_loops, parts
-from laws.programs import BRANCH, PLAIN, SHIFTS, Cell, Ensemble, Other, Two
+from programs import (
+    oracle,
+    ours_backward,
+    ours_calls,
+    ours_forward,
+    ours_hosts,
+    ours_loops,
+    ours_roots,
+    ours_stacks,
+    ours_threads,
+    parts,
+)  # fmt: skip
+from programs.grammar import BRANCH, PLAIN, SHIFTS, Cell, Ensemble, Host, Other, Stack, Two
 
 import oryxstate as ox
 
-TABLES = (ours_loops.LOOPS, ours_loops.BATCHES, ours_calls.CALLS, ours_calls.DERIVATIVES)
+TABLES = (
+    ours_loops.LOOPS, ours_loops.BATCHES, ours_calls.CALLS, ours_calls.DERIVATIVES,
+    ours_stacks.STACKED, ours_roots.CALLS, ours_threads.CALLS, ours_backward.CALLS,
+    ours_forward.CALLS,
+)  # fmt: skip
 
 
 class Parts(ox.Module):
@@ -22,10 +37,17 @@ class Parts(ox.Module):
     more: dict[str, list]
     holder: parts.Holder
     ensemble: parts.Cell
+    stack: parts.Cell
+    pairs: dict[str, tuple]
     tree: parts.Tree
     key: parts.Key
     reduced: parts.Reduced
     weight: jax.Array = ox.param()
+
+    @classmethod
+    def of(cls, state: dict) -> Parts:
+        """The modules in a state of the oracle's."""
+        return cls(*parts.of(state))
 
     def call(self, node, x):
         return run(node, self, x)
@@ -48,7 +70,9 @@ class Program(ox.Module):
 
 
 def run(node, modules: Parts, x):
-    """Run a program on live modules."""
+    """Run a program, or a function of modules and x, on live modules."""
+    if callable(node):
+        return node(modules, x)
     if isinstance(node, Cell):
         return modules.cell(node.index)(node.kind, x)
     if isinstance(node, Other):
@@ -56,6 +80,10 @@ def run(node, modules: Parts, x):
     if isinstance(node, Ensemble):
         call = jax.vmap(lambda m, x: m(node.kind, x), (int(node.variant), 0))
         return call(modules.ensemble, x + jnp.array(SHIFTS, x.dtype)).mean()
+    if isinstance(node, Stack):
+        return ours_stacks.call(node, modules, x)
+    if isinstance(node, Host):
+        return ours_hosts.call(node.kind, modules, x)
     if isinstance(node, Two):
         return _two(node, modules, x)
     for table in TABLES:

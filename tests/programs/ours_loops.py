@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
-from laws.ours_calls import on_argument
-from laws.programs import SHIFTS
+from programs.grammar import SHIFTS
+from programs.ours_calls import on_argument
 
 XS = np.array(SHIFTS, np.float32)
 _axes = itertools.count()

@@ -1,9 +1,11 @@
-"""What does a program compute? Python's own loops and floats (NumPy's float64), no JAX.
+"""The oracle: a program in Python's own loops and floats (NumPy's float64), without JAX.
 
 The state is threaded by hand, a dictionary of tuples of numbers:
 
     cells       (s, n) of each cell
     ensemble    (s, n) of each member
+    stack       (s, n) of each layer
+    pairs       two such cells of each layer
     tree        (a, b0, b1)
     reduced     s of the part whose examples are averaged
     key         the seed, and how often the key was split
@@ -12,11 +14,13 @@ The state is threaded by hand, a dictionary of tuples of numbers:
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from laws import keys, oracle_transformations
-from laws.dual import above, constant, sin
-from laws.programs import BRANCH, PLAIN, POSITIVE, SHIFTS, Cell, Ensemble, Other, Two
+from programs import keys, oracle_stacks, oracle_transformations
+from programs.dual import MeaninglessError, above, constant, sin
+from programs.grammar import BRANCH, PLAIN, SHIFTS, Cell, Ensemble, Host, Other, Stack, Two
+from programs.oracle_cells import member
 
 
 def plain(kind: str, x: Any, weight: Any, sine: Any = sin) -> Any:
@@ -28,20 +32,6 @@ def plain(kind: str, x: Any, weight: Any, sine: Any = sin) -> Any:
     return 0.5 * x + 0.25 if kind == "affine" else 0.1 * x * x
 
 
-def step(kind: str, s: Any, x: Any, sine: Any = sin) -> tuple[Any, Any]:
-    """One step of the float of a cell: `(output, new state)`."""
-    if kind == "count":
-        return x + 0.01 * s, s + 1.0
-    if kind == "write":
-        return x, 0.3 * sine(x)
-    if kind == "mean":
-        return 0.5 * x, 0.9 * s + 0.1 * x
-    if kind == "read":
-        return x + 0.1 * s, s
-    new = 0.5 * s + 0.25 * x  # accumulate, rule
-    return x + new, new
-
-
 def run(node: Any, state: dict, x: Any) -> tuple[Any, dict]:
     """Run a program: `(output, new state)`."""
     if isinstance(node, Cell):
@@ -51,6 +41,10 @@ def run(node: Any, state: dict, x: Any) -> tuple[Any, dict]:
     if isinstance(node, Ensemble):
         ends = [member(node.kind, m, x + d) for m, d in zip(state["ensemble"], SHIFTS, strict=True)]
         return sum(y for y, _ in ends) * (1 / 3), {**state, "ensemble": tuple(m for _, m in ends)}
+    if isinstance(node, Stack):
+        return oracle_stacks.call(node, state, x)
+    if isinstance(node, Host):
+        return _host(node.kind, state, x), state
     if isinstance(node, Two):
         return _two(node, state, x)
 
@@ -58,18 +52,6 @@ def run(node: Any, state: dict, x: Any) -> tuple[Any, dict]:
         return run(node.body, state, x)
 
     return oracle_transformations.within(node.kind, body, state, x, node.number)
-
-
-def member(kind: str, cell: tuple, x: Any) -> tuple[Any, tuple]:
-    """A call of a cell: it counts calls, and those with positive input twice."""
-    s, n = cell
-    if kind in ("twice", "recur"):
-        x, cell = member("count" if kind == "twice" else "accumulate", cell, x)
-        return member("accumulate", cell, x)
-    if kind == "explicit":
-        s, kind = constant(s), "accumulate"
-    y, s = step(kind, s, x)
-    return y, (s, n if kind == "read" else n + (2 if above(x, POSITIVE) else 1))
 
 
 def _cell(node, state, x):
@@ -92,6 +74,20 @@ def _other(kind, state, x):
         new = 0.5 * state["reduced"] + x
         state, x = {**state, "reduced": new}, 0.5 * x + 0.1 * new
     return x, state
+
+
+def _host(kind, state, x):
+    """What a callback returns is a constant; one that writes has no meaning where it is used."""
+    door, use = kind.split()
+    if use == "write" and door == "debug":
+        raise MeaninglessError
+    if door == "debug":
+        return x
+    if use == "write":
+        return math.nan
+    cell = state["cells"][0]
+    y = cell[0] if use == "read" else member("accumulate", cell, x)[0]
+    return x + 0.1 * constant(y)
 
 
 def _two(node, state, x):

@@ -1,0 +1,77 @@
+"""Mutations of true derivatives, stacks, callbacks, snapshots and the identity of root calls."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Broken(NamedTuple):
+    """The fields of `mutations.Mutation`, with the programs of `test_found` that must fail."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+    found: str
+
+
+FOUND = "tests/programs/test_found.py"
+
+BROKEN = [
+    Broken(
+        "state that enters a root call is a constant for derivatives",
+        "../_module/_live.py",
+        "frame.add(place.name(field), tuple(leaves), treedef)",
+        "frame.add(place.name(field), tuple(map(jax.lax.stop_gradient, leaves)), treedef)",
+        "explicit or threaded or another",
+    ),
+    Broken(
+        "a stack of modules keeps its old state",
+        "rules/scan.py",
+        "return [*carried, *ys], {**written, **stacks}",
+        "return [*carried, *ys], {**written, **variables.stacks_written}",
+        "stack",
+    ),
+    Broken(
+        "a callback acts on the root call that is open",
+        "rules/callback.py",
+        "with _frames.isolated():",
+        "if True:",
+        "callback",
+    ),
+    Broken(
+        "a place belongs to whichever root call has its path",
+        "_primitives.py",
+        "if identity is not None and frame.level >= 0 and frame.identity != identity:",
+        "if False:",
+        "kept or reaches",
+    ),
+    Broken(
+        "a snapshot stands for its place",
+        "../_module/_live.py",
+        "    return detach(tree, current=True)\n",
+        "    return tree\n",
+        "snapshot",
+    ),
+    Broken(
+        "a rule of a custom derivative drops the tangent of state",
+        "rules/custom_derivatives.py",
+        "if not all(map(_jax.is_zero, tangents[0])):",
+        "if False:",
+        "tangent",
+    ),
+    Broken(
+        "a backward pass finds no live module",
+        "rules/custom_derivatives.py",
+        "values, residuals = saved\n        with _frames.replay(values, roots):",
+        "values, residuals = saved\n        with _frames.replay(values):",
+        "backward",
+    ),
+    Broken(
+        "every argument of a custom_vjp is perturbed",
+        "rules/custom_derivatives.py",
+        "[leaf.value for leaf in args], [leaf.perturbed for leaf in args]",
+        "[leaf.value for leaf in args], [True for leaf in args]",
+        "tangent",
+    ),
+]

@@ -1,0 +1,40 @@
+"""JAX's new primitives for checkpoint and custom derivatives give what the old ones give (S6)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import flagged
+import jax
+import pytest
+
+HERE = Path(__file__).parent
+FLAGS = [
+    flag
+    for flag in ("JAX_REMAT3", "JAX_CUSTOM_JVP3", "JAX_CUSTOM_VJP3")
+    if flag.lower() in jax.config.values
+]
+SETS = [(flag,) for flag in FLAGS] + [tuple(FLAGS)] * (len(FLAGS) > 1)
+
+
+@pytest.mark.parametrize("name", flagged.PROGRAMS)
+def test_without_flags(name):
+    flagged.PROGRAMS[name]()
+
+
+@pytest.mark.parametrize("flags", SETS, ids=" ".join)
+def test_with_flags(flags):
+    """In a process of its own: JAX reads some of its flags when it is imported."""
+    paths = os.pathsep.join(map(str, (HERE.parent, HERE)))
+    environment = {**os.environ, **dict.fromkeys(flags, "1"), "PYTHONPATH": paths}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(HERE / "flagged.py")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
