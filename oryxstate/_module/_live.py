@@ -6,6 +6,7 @@ Reading a state field asks the frame, so that it sees every earlier write; writi
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeVar
 
 import jax
@@ -55,7 +56,7 @@ class Place:
         """Whether the root call has ended, and nothing stands for it."""
         return _frames.standing_for(self.frame) is None
 
-    def variable(self, field: str) -> tuple[Name, _frames.Variable]:
+    def variable(self, field: str) -> tuple[Name, _frames.Declared]:
         """Return the variable behind a state field, with its name.
 
         Raises:
@@ -65,7 +66,7 @@ class Place:
         if self.ended:
             text = _primitives.ENDED if self.frame.ended else _primitives.ELSEWHERE
             raise EffectError(text.format(name=name))
-        return name, self.frame.variables[name]
+        return name, self.frame.declared[name]
 
     def _origin(self, field: str) -> tuple[tuple, int | None]:
         """What a read or write says of where the module is from: `(refs, identity)`.
@@ -98,7 +99,7 @@ class Place:
         specs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
         return jax.tree.unflatten(variable.treedef, specs)
 
-    def _avals(self, field: str, variable: _frames.Variable) -> tuple:
+    def _avals(self, field: str, variable: _frames.Declared) -> tuple:
         refs, _ = self._origin(field)
         return _frames.avals_of(refs) if refs else variable.avals
 
@@ -118,6 +119,7 @@ class Place:
 
 def enter(tree: Any, frame: _frames.Frame, path: str = "", keywords: Any = _keywords.NONE) -> Any:
     """Return the live form of a model at `path`, its variables added to a frame."""
+    add = functools.partial(_declare, frame) if frame.declaring else frame.add
 
     def live(module: Any, path: str) -> Any:
         path = path.removeprefix(".")
@@ -128,11 +130,17 @@ def enter(tree: Any, frame: _frames.Frame, path: str = "", keywords: Any = _keyw
         entered, values = _live(module, frame, path, keywords, children)
         place = entered.__dict__[PLACE]
         for field, (leaves, treedef) in values.items():
-            frame.add(Name(frame.level, path, field), tuple(leaves), treedef)
+            add(Name(frame.level, path, field), tuple(leaves), treedef)
         _keywords.add_counter(entered, place)
         return entered
 
     return _pytree.map_modules(live, tree, path)
+
+
+def _declare(frame: _frames.Frame, name: Name, leaves: tuple, treedef: Any) -> None:
+    """Add a variable to a function that is being initialized, perhaps inside a transformation."""
+    frame.declared[name] = _frames.Declared(treedef, _frames.avals_of(leaves))
+    _primitives.declare(name, leaves, treedef)
 
 
 def revive(module: Any) -> Any:
