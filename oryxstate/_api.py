@@ -9,11 +9,11 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
-import equinox as eqx
 import jax
 
 from oryxstate import _tree
-from oryxstate._module import _call, _keywords, _pytree
+from oryxstate._effects import _trace
+from oryxstate._module import _keywords
 from oryxstate._module._base import Module
 
 T = TypeVar("T")
@@ -24,8 +24,21 @@ if TYPE_CHECKING:  # a type checker does not see through `singledispatch`
 
     class _CallAndUpdate(Protocol):
         register: Any
+        dispatch: Any
 
         def __call__(self, obj: T, /, *args: Any, **kwargs: Any) -> tuple[Any, T]: ...
+
+    class _Call(Protocol):
+        register: Any
+        dispatch: Any
+
+        def __call__(self, obj: Any, /, *args: Any, **kwargs: Any) -> Any: ...
+
+    class _Update(Protocol):
+        register: Any
+        dispatch: Any
+
+        def __call__(self, obj: T, /, *args: Any, **kwargs: Any) -> T: ...
 
     class _Template(Protocol[M_co]):
         def init(self, key: Any, *inputs: Any, name: str | None = None) -> M_co: ...
@@ -43,9 +56,18 @@ if TYPE_CHECKING:  # a type checker does not see through `singledispatch`
         def __call__(self, obj: Any, /, *, name: str | None = None) -> Callable[..., Any]: ...
 
     def _call_and_update(function: Any) -> _CallAndUpdate: ...
+
+    class _Spec(Protocol):
+        register: Any
+
+        def __call__(self, obj: Any, /) -> Callable[..., Any]: ...
+
+    def _call(function: Any) -> _Call: ...
+    def _update(function: Any) -> _Update: ...
     def _init(function: Any) -> _Init: ...
+    def _spec(function: Any) -> _Spec: ...
 else:
-    _call_and_update = _init = functools.singledispatch
+    _call_and_update = _call = _update = _init = _spec = functools.singledispatch
 
 
 @_call_and_update
@@ -78,12 +100,7 @@ def call_and_update(obj: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         >>> int(counter.count)
         1
     """
-    if not callable(obj):
-        raise TypeError(
-            f"cannot call {type(obj).__name__}: {obj!r}. Give a module, a function, a tuple or "
-            "list of them, or a callable pytree that holds modules."
-        )
-    return _call.root(lambda live, *a, **k: live(*a, **k), obj, args, kwargs, like=obj)
+    raise NotImplementedError  # for anything else: `_functions.py`
 
 
 @call_and_update.register
@@ -91,12 +108,14 @@ def _(obj: Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     return obj.call_and_update(*args, **kwargs)
 
 
+@_call
 def call(obj: Any, *args: Any, **kwargs: Any) -> Any:
     """The output of `call_and_update`; the update is dropped."""
     return call_and_update(obj, *args, **kwargs)[0]
 
 
-def update(obj: T, *args: Any, **kwargs: Any) -> T:
+@_update
+def update(obj: Any, *args: Any, **kwargs: Any) -> Any:
     """The updated object of `call_and_update`; the output is dropped."""
     return call_and_update(obj, *args, **kwargs)[1]
 
@@ -126,15 +145,10 @@ def init(obj: Any, *, name: str | None = None) -> Callable[..., Any]:
         >>> module(jnp.ones(3)).shape, module.w.shape
         ((2,), (3, 2))
     """
-    raise TypeError(f"cannot initialize {type(obj).__name__}: {obj!r} is no function or module")
+    raise NotImplementedError  # for anything else: `_functions.py`
 
 
-@init.register
-def _(obj: Module, *, name: str | None = None) -> Callable[..., Any]:
-    module = obj if name is None else obj.replace(name=name)
-    return lambda key, *args, **kwargs: module
-
-
+@_spec
 def spec(obj: Any) -> Callable[..., Any]:
     """Infer the shapes and dtypes of outputs without computing anything.
 
@@ -161,14 +175,8 @@ def spec(obj: Any) -> Callable[..., Any]:
 
 
 def _run_once(obj: Any, args: tuple, kwargs: dict) -> Any:
-    module = obj if _is_ready(obj) else init(obj)(jax.random.key(0), *args, **kwargs)
-    if "training" in _keywords.taken_inside(module):  # shapes do not depend on it
-        kwargs = {"training": False, **kwargs}
-    return call(module, *args, **kwargs)
-
-
-def _is_ready(obj: Any) -> bool:
-    """Whether something is a module, ours or Equinox's, and no function to be initialized."""
-    if _pytree.is_module(obj):
-        return True
-    return isinstance(obj, eqx.Module) and any(map(_tree.is_array, jax.tree.leaves(obj)))
+    with _trace.open_frame():  # what is made here is no part of a function around it
+        module = init(obj)(jax.random.key(0), *args, **kwargs)
+        if "training" in _keywords.taken_inside(module):  # shapes do not depend on it
+            kwargs = {"training": False, **kwargs}
+        return call(module, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""What do tuples, lists and dicts of modules compute?"""
+"""Tuples, lists and dicts of modules."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Any
 
 import jax
 
-from oryxstate import _api
+from oryxstate import _api, _tree
 from oryxstate._module import _keywords
 
 
-def _rebuilt(like: tuple, items: list[Any]) -> tuple:
+def _rebuilt(like: tuple, items: Iterable[Any]) -> tuple:
     """A tuple of the same type, named or not."""
     return type(like)(*items) if hasattr(like, "_fields") else type(like)(items)
 
 
-def _nonempty(container: Any, kind: str) -> None:
+def _nonempty(container: Any) -> None:
     if not container:
-        raise ValueError(f"an empty {kind} is no model: there is nothing to call")
+        kind = next(kind for kind in (tuple, list, dict) if isinstance(container, kind))
+        raise ValueError(f"an empty {kind.__name__} is no model: there is nothing to call")
 
 
 def _for_each(members: Iterable[Any], kwargs: dict, *, all_get_others: bool) -> list[dict]:
@@ -39,45 +40,80 @@ def _for_each(members: Iterable[Any], kwargs: dict, *, all_get_others: bool) -> 
     return given
 
 
-def _member_name(name: str | None, key: Any) -> str | None:
-    return None if name is None else f"{name}_{key}"
+def _initializers(members: dict[Any, Any], name: str | None, key: Any) -> dict[Any, Any]:
+    """`init` of each member with a key of its own, and its name after that of the container."""
+    keys = zip(members.items(), jax.random.split(key, len(members)), strict=True)
+    return {
+        i: (_api.init(m, name=None if name is None else f"{name}_{i}"), key) for (i, m), key in keys
+    }
 
 
-@_api.init.register
-def _(obj: tuple, *, name: str | None = None) -> Callable[..., Any]:
-    """The same arguments to each member, each with a key of its own."""
-    _nonempty(obj, "tuple")
+# The same arguments to each member: tuples and dicts ----------------------------------------------
 
-    def initialize(key: Any, *args: Any, **kwargs: Any) -> tuple:
-        keys = jax.random.split(key, len(obj))
-        members = enumerate(zip(obj, keys, strict=True))
-        return _rebuilt(
-            obj,
-            [_api.init(m, name=_member_name(name, i))(k, *args, **kwargs) for i, (m, k) in members],
-        )
+
+def _fan_out(obj: Any) -> tuple[dict[Any, Any], Callable[[dict[Any, Any]], Any]]:
+    """The members of a tuple or dict by key, and what makes another one of such."""
+    _nonempty(obj)
+    if isinstance(obj, dict):
+        return obj, dict
+    return dict(enumerate(obj)), lambda members: _rebuilt(obj, members.values())
+
+
+@_api.init.register(tuple)
+@_api.init.register(dict)
+def _(obj: Any, *, name: str | None = None) -> Callable[..., Any]:
+    members, rebuilt = _fan_out(obj)
+
+    def initialize(key: Any, *args: Any, **kwargs: Any) -> Any:
+        each = _initializers(members, name, key)
+        return rebuilt({i: init(k, *args, **kwargs) for i, (init, k) in each.items()})
 
     return initialize
 
 
-@_api.call_and_update.register
-def _(obj: tuple, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    _nonempty(obj, "tuple")
-    given = zip(obj, _for_each(obj, kwargs, all_get_others=True), strict=True)
-    outs, news = zip(*(_api.call_and_update(m, *args, **own) for m, own in given), strict=True)
-    return _rebuilt(obj, list(outs)), _rebuilt(obj, list(news))
+@_api.call_and_update.register(tuple)
+@_api.call_and_update.register(dict)
+def _(obj: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    members, rebuilt = _fan_out(obj)
+    given = zip(
+        members.items(), _for_each(members.values(), kwargs, all_get_others=True), strict=True
+    )
+    pairs = {i: _api.call_and_update(m, *args, **own) for (i, m), own in given}
+    return tuple(rebuilt({i: pair[half] for i, pair in pairs.items()}) for half in (0, 1))  # type: ignore[return-value]
+
+
+@_api.spec.register(tuple)
+@_api.spec.register(dict)
+def _(obj: Any) -> Callable[..., Any]:
+    members, rebuilt = _fan_out(obj)
+
+    def infer(*specs: Any, **kwargs: Any) -> Any:
+        given = zip(
+            members.items(), _for_each(members.values(), kwargs, all_get_others=True), strict=True
+        )
+        return rebuilt({i: _api.spec(m)(*specs, **own) for (i, m), own in given})
+
+    return infer
+
+
+# Each member on the output of the one before it: lists --------------------------------------------
+
+
+def _handed_on(out: Any) -> tuple:
+    """The arguments of the next member: those in a tuple, else one."""
+    return out if type(out) is tuple else (out,)
 
 
 @_api.init.register
 def _(obj: list, *, name: str | None = None) -> Callable[..., Any]:
-    """Each member on the output of the one before it, each with a key of its own."""
-    _nonempty(obj, "list")
+    _nonempty(obj)
 
     def initialize(key: Any, *args: Any, **kwargs: Any) -> list:
-        made = []
-        for i, (member, k) in enumerate(zip(obj, jax.random.split(key, len(obj)), strict=True)):
-            made.append(_api.init(member, name=_member_name(name, i))(k, *args, **kwargs))
+        made: list[Any] = []
+        for i, (init, k) in _initializers(dict(enumerate(obj)), name, key).items():
+            made.append(init(k, *args, **kwargs))
             if i + 1 < len(obj):
-                args, kwargs = (_call_at_init(made[-1], args, kwargs),), {}
+                args, kwargs = _handed_on(_call_at_init(made[-1], args, kwargs)), {}
         return type(obj)(made)
 
     return initialize
@@ -85,6 +121,8 @@ def _(obj: list, *, name: str | None = None) -> Callable[..., Any]:
 
 def _call_at_init(module: Any, args: tuple, kwargs: dict) -> Any:
     """What a member hands on to the next while a list is initialized: it is not training."""
+    if any(map(_tree.is_spec, jax.tree.leaves(args))):
+        return _api.spec(module)(*args, **kwargs)
     if "training" in _keywords.taken_inside(module):
         kwargs = {"training": False, **kwargs}
     return _api.call(module, *args, **kwargs)
@@ -92,34 +130,25 @@ def _call_at_init(module: Any, args: tuple, kwargs: dict) -> Any:
 
 @_api.call_and_update.register
 def _(obj: list, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    _nonempty(obj, "list")
+    _nonempty(obj)
     news: list[Any] = []
-    out = None
+    out: Any = None
     for member, own in zip(obj, _for_each(obj, kwargs, all_get_others=False), strict=True):
         out, new = _api.call_and_update(member, *args, **own)
         news.append(new)
-        args = (out,)
+        args = _handed_on(out)
     return out, type(obj)(news)
 
 
-@_api.init.register
-def _(obj: dict, *, name: str | None = None) -> Callable[..., Any]:
-    """The same arguments to each member, each with a key of its own."""
-    _nonempty(obj, "dict")
+@_api.spec.register
+def _(obj: list) -> Callable[..., Any]:
+    _nonempty(obj)
 
-    def initialize(key: Any, *args: Any, **kwargs: Any) -> dict:
-        keys = dict(zip(obj, jax.random.split(key, len(obj)), strict=True))
-        return {
-            k: _api.init(m, name=_member_name(name, k))(keys[k], *args, **kwargs)
-            for k, m in obj.items()
-        }
+    def infer(*specs: Any, **kwargs: Any) -> Any:
+        out: Any = None
+        for member, own in zip(obj, _for_each(obj, kwargs, all_get_others=False), strict=True):
+            out = _api.spec(member)(*specs, **own)
+            specs = _handed_on(out)
+        return out
 
-    return initialize
-
-
-@_api.call_and_update.register
-def _(obj: dict, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    _nonempty(obj, "dict")
-    given = zip(obj.items(), _for_each(obj.values(), kwargs, all_get_others=True), strict=True)
-    pairs = {k: _api.call_and_update(m, *args, **own) for (k, m), own in given}
-    return {k: out for k, (out, _) in pairs.items()}, {k: new for k, (_, new) in pairs.items()}
+    return infer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -11,30 +10,36 @@ import jax.numpy as jnp
 
 from oryxstate import _api, _function_runs, _tree
 from oryxstate._effects import _frames, _primitives, _trace
-from oryxstate._effects._names import FUNCTION, Name
-from oryxstate._module import _keywords, _pytree
+from oryxstate._effects._names import FUNCTION
+from oryxstate._function_runs import INNER, Variables, Whole, has_module, name_of, no_key
+from oryxstate._module import _call, _keywords, _live, _pytree
 from oryxstate._module._base import Module
 from oryxstate._module._fields import param, state, static
 
+_NO_STATE = (
+    "variable {name!r} is used by a function that is called as it is, which has no state to keep "
+    "it. Make a module of the function, `module = ox.init(f)(key, x)`, and call that."
+)
 
-def _name(field: str) -> Name:
-    return Name(FUNCTION, "", field)
 
-
-def variable(value: Any, *, name: str) -> Any:
+def variable(value: Any, *, name: str, key: Any = None, mode: str = "strict") -> Any:
     """Declare a variable of the function that is being initialized, or read it when it is called.
 
     Args:
-        value: its first value, a pytree of arrays; when the function is called it only says which
-            structure, shapes and dtypes are expected.
+        value: its first value, a pytree of arrays, or a module; when the function is called it only
+            says which structure, shapes and dtypes are expected.
         name: its name in the function.
+        key: makes the value depend on a random key in Oryx, where functions are staged and data
+            dependence says what belongs to them. Here it has no effect.
+        mode: "strict", the only one: two variables of one name are an error.
 
     Returns:
-        The current value; `value` itself outside any initialized function.
+        The current value; a live module for a module; `value` itself outside any initialized
+        function.
 
     Raises:
         ValueError: if the function declares two variables of this name, or another structure,
-            shape or dtype than when it was initialized.
+            shape or dtype than when it was initialized; for a name of `FunctionModule` itself.
 
     Examples:
         >>> import jax
@@ -47,29 +52,37 @@ def variable(value: Any, *, name: str) -> Any:
         >>> int(module.n), int(ox.update(module, 1.0).n)
         (0, 1)
     """
+    _check_mode("variable", mode, "strict")
     frame = _frames.innermost_function()
     if frame is None:
         return value
-    if _has_module(value):
-        return frame.modules.variable(name, value)
+    if frame.modules is None:
+        raise ValueError(_NO_STATE.format(name=name))
+    check_name(name)
+    if has_module(value):
+        return frame.modules.declared(name, lambda: value)
     leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, value))
-    held, _ = frame.declared.get(name, (treedef, ()))
+    known = _frames.Declared(treedef, _frames.avals_of(tuple(leaves)))
+    held = frame.declared.setdefault(name_of(name), known).treedef
     if held != treedef:
         raise ValueError(
             f"variable {name!r} has structure {treedef}, but it had {held} when the function was "
             "initialized. The structure of a variable cannot change."
         )
-    frame.declared[name] = treedef, _frames.avals_of(tuple(leaves))
-    current = _primitives.declare(_name(name), tuple(leaves), treedef)
+    current = _primitives.declare(name_of(name), tuple(leaves), treedef)
     return jax.tree.unflatten(treedef, current)
 
 
-def assign(value: Any, *, name: str) -> Any:
+def assign(value: Any, *, name: str, key: Any = None, mode: str = "clobber") -> Any:
     """Give a variable of the innermost initialized function a new value.
 
     Args:
-        value: of the structure, shapes and dtypes of the variable; Python scalars are cast.
+        value: of the structure, shapes and dtypes of the variable; Python scalars are cast. For a
+            module, another one of its structure: its state becomes that of the module. If the rest
+            differs too, as after a step of an optimizer, the whole module is state.
         name: the name of the variable.
+        key: without effect, as in `variable`.
+        mode: "clobber", the only one: the last value counts.
 
     Returns:
         The value now held; `value` itself outside any initialized function.
@@ -77,24 +90,45 @@ def assign(value: Any, *, name: str) -> Any:
     Raises:
         ValueError: if no such variable is declared, or it has another structure, shape or dtype.
     """
+    _check_mode("assign", mode, "clobber")
     frame = _frames.innermost_function()
     if frame is None:
         return value
-    if name not in frame.declared:
+    if frame.modules is None:
+        raise ValueError(_NO_STATE.format(name=name))
+    if name in frame.modules:
+        return frame.modules.assign(name, value)
+    holder = frame.modules.holder(name)
+    if holder is not None:
+        value = jax.tree.map(jnp.asarray, value)
+        new = frame.modules.find(holder).replace(**{name: value})
+        return frame.modules.assign(holder, new).variables()[name]
+    if name_of(name) not in frame.declared:
         raise ValueError(_primitives.UNDECLARED.format(field=name))
-    treedef, avals = frame.declared[name]
+    treedef, avals = frame.declared[name_of(name)]
     leaves = _tree.conform(value, avals, treedef, f"variable {name!r}")
-    return jax.tree.unflatten(treedef, _primitives.write(_name(name), leaves))
+    return jax.tree.unflatten(treedef, _primitives.write(name_of(name), leaves))
 
 
-def current(frame: _frames.Frame, name: str) -> Any:
-    """The current value of a variable."""
-    treedef, avals = frame.declared[name]
-    return jax.tree.unflatten(treedef, _primitives.read(_name(name), avals))
+def _check_mode(function: str, mode: str, known: str) -> None:
+    if mode != known:
+        raise ValueError(
+            f"`ox.{function}` has no mode {mode!r}. Its only mode is {known!r}: a variable is "
+            "declared once, and keeps its structure while values are assigned to it."
+        )
 
 
-def _has_module(value: Any) -> bool:
-    return any(map(_pytree.is_module, jax.tree.leaves(value, is_leaf=_pytree.is_module)))
+def check_name(name: str) -> None:
+    """Raise for a name that no variable of a function can have.
+
+    Raises:
+        ValueError: for a name of `FunctionModule`.
+    """
+    if name in _RESERVED or name.endswith(INNER):
+        raise ValueError(
+            f"a variable cannot be named {name!r}, since a function that is initialized has an "
+            "attribute of this name. Give the variable another name."
+        )
 
 
 class FunctionModule(Module):
@@ -107,22 +141,39 @@ class FunctionModule(Module):
         function: the function.
         params: the variables that it did not assign when it was initialized, by name.
         states: those that it assigned.
-        modules: the modules that nested, named `init`s gave.
+        modules: the modules among its variables, and those of nested `init`s. One without a name
+            stands under the name of its function and `()`; its variables count as those of this
+            function.
     """
 
     function: Callable[..., Any] = static()
     params: dict[str, Any] = param()
     states: dict[str, Any] = state()
     modules: dict[str, Any]
+    __key__ = staticmethod(no_key)
 
     @property
     def __keywords__(self) -> dict[str, bool]:
         """Those that the layers in it take: they get them from here."""
-        return dict.fromkeys(_keywords.taken_inside(self.modules), False)
+        return dict.fromkeys(_keywords.taken_inside(self._held()), False)
+
+    def _held(self) -> dict[str, Any]:
+        states = {k: v.value if type(v) is Whole else v for k, v in self.states.items()}
+        return {**self.params, **states, **self.modules}
 
     def variables(self) -> dict[str, Any]:
-        """The variables by name."""
-        return {**self.params, **self.states, **self.modules}
+        """The variables by name.
+
+        Raises:
+            ValueError: if two of them have one name.
+        """
+        found: dict[str, Any] = {}
+        for key, value in self._held().items():
+            for name, own in (value.variables() if key.endswith(INNER) else {key: value}).items():
+                if name in found:
+                    raise ValueError(_primitives.TWICE.format(field=name))
+                found[name] = own
+        return found
 
     def replace(self, **fields: Any) -> FunctionModule:
         """A copy with other values of variables, or another `name`."""
@@ -130,31 +181,51 @@ class FunctionModule(Module):
         unknown = sorted(set(fields) - set(own) - set(self.variables()))
         if unknown:
             raise TypeError(_no_variable(self, unknown[0]))
+        held = self._held()
+        changed = {k: v for k, v in fields.items() if k in held}
+        for key in held:
+            if key.endswith(INNER):
+                inner = {k: v for k, v in fields.items() if k in held[key].variables()}
+                changed.update({key: held[key].replace(**inner)} if inner else {})
+        return super().replace(**own, **self._parts(changed))
+
+    def _parts(self, changed: dict[str, Any]) -> dict[str, Any]:
+        """The fields in which these variables are, with their new values."""
+        parts = {}
         for part in ("params", "states", "modules"):
             values = getattr(self, part)
-            changed = {k: v for k, v in fields.items() if k in values}
-            if changed:
-                own[part] = {**values, **changed}
-        return super().replace(**own)
+            new = {
+                k: Whole(changed[k]) if type(v) is Whole else changed[k]
+                for k, v in values.items()
+                if k in changed
+            }
+            if new:
+                parts[part] = Variables({**values, **new})
+        return parts
 
     def call_and_update(self, *args: Any, **kwargs: Any) -> tuple[Any, FunctionModule]:
         """The output, and the module with what the function assigned."""
-        modules = jax.tree.map(lambda x: x, self.modules)
+        held = self._held()
         with _trace.open_frame(declaring=False) as frame:
-            for name, value in {**self.params, **self.states}.items():
+            frame.identity = -id(self.function)
+            own, threaded = _split(self.function, held, kwargs)
+            run = frame.modules = _function_runs.Modules(frame, threaded)
+            for name, value in held.items():
                 leaves, treedef = jax.tree.flatten(value)
-                variable = frame.add(_name(name), tuple(leaves), treedef)
-                frame.declared[name] = treedef, variable.avals
-            own, threaded = _split(self.function, self.modules, kwargs)
-            frame.modules = _function_runs.Modules(frame, modules, threaded)
+                frame.add(name_of(name), tuple(leaves), treedef)
+                if has_module(value):
+                    run.hold(name, value)
             out = _function_runs.run_again(self.function, args, own)
-            new = {
-                name.field: variable.value
-                for name, variable in frame.variables.items()
-                if variable.written and name.level == FUNCTION
-            }
-            new.update(frame.modules.updated())
-            return frame.modules.detach(out), self.replace(**new)
+            new = {}
+            for name, value in held.items():
+                variable = frame.variables[name_of(name)]
+                if variable.written and name in self.modules:
+                    raise ValueError(_not_state(self, name))
+                base = variable.value if variable.written else value
+                after = run.updated(name, base)
+                if after is not value:
+                    new[name] = after
+            return run.detach(out), super().replace(**self._parts(new))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -165,72 +236,137 @@ class FunctionModule(Module):
         return values[name]
 
 
+_RESERVED = frozenset(dir(FunctionModule)) | set(FunctionModule.__layout__.fields)
+
+
+def _function_name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
 def _split(function: Callable[..., Any], modules: Any, kwargs: dict) -> tuple[dict, dict]:
-    name = f"function `{getattr(function, '__name__', repr(function))}`"
+    name = f"function `{_function_name(function)}`"
     return _keywords.split(function, modules, kwargs, name)
 
 
 def _no_variable(module: FunctionModule, name: str) -> str:
     known = ", ".join(module.variables()) or "none"
-    function = getattr(module.function, "__name__", repr(module.function))
-    return f"function `{function}` has no variable {name!r} (it has: {known})"
+    return (
+        f"function `{_function_name(module.function)}` has no variable {name!r} (it has: {known})"
+    )
 
 
-class InlineFunction:
-    """What a nested, unnamed `init` gives: its variables are those of the function around it."""
-
-    def __init__(self, function: Callable[..., Any], frame: Any):
-        self._function, self._frame = function, frame
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the function; what it assigns is assigned in the function around it."""
-        with self._frame.finding():
-            return _function_runs.run_again(self._function, args, kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self._frame.declared:
-            raise AttributeError(f"the function has no variable {name!r}")
-        return current(self._frame, name)
+def _not_state(module: FunctionModule, name: str) -> str:
+    return (
+        f"function `{_function_name(module.function)}` assigned to module "
+        f"{name.removesuffix(INNER)!r} other values than those of its state, but it did not "
+        "when it was initialized, so they are not state of the function. Initialize it again with "
+        "inputs for which it does."
+    )
 
 
 @_api.init.register(object)
 def _init(function: Any, *, name: str | None = None) -> Callable[..., Any]:
+    if is_ready(function):
+        return lambda key, *args, **kwargs: function
     if not callable(function):
         raise TypeError(
             f"cannot initialize {type(function).__name__}: {function!r} is no function or module."
         )
 
     def initialize(key: Any, *args: Any, **kwargs: Any) -> Any:
-        around = _frames.innermost_function()
+        def make() -> FunctionModule:
+            return _function_runs.with_arrays(
+                lambda *args, **kwargs: initialized(function, key, args, kwargs, name)[0],
+                args,
+                kwargs,
+            )
+
+        around = _function_runs.around()
         if around is None:
-            return _initialized(function, name, key, args, kwargs)
+            return make()
         if name is not None:
-            if not around.declaring:
-                return around.modules.find(name)
-            return around.modules.variable(name, _initialized(function, name, key, args, kwargs))
-        if around.declaring:
-            _function_runs.run(function, key, args, kwargs)
-        return InlineFunction(function, around)
+            check_name(name)
+            module = around.declared(name, make)
+        else:
+            module = around.inner(_function_name(function), make) or _bare(function)
+        return _pytree.with_static(module, "function", function)  # this one sees what is around it
 
     return initialize
 
 
-def _initialized(function: Any, name: str | None, key: Any, args: tuple, kwargs: dict) -> Any:
+@_api.init.register
+def _(obj: Module, *, name: str | None = None) -> Callable[..., Any]:
+    def initialize(key: Any, *args: Any, **kwargs: Any) -> Any:
+        around = _function_runs.around()
+        if name is None or around is None:
+            return obj if name is None else obj.replace(name=name)
+        check_name(name)
+        return around.declared(name, lambda: obj.replace(name=name))
+
+    return initialize
+
+
+def initialized(
+    function: Any, key: Any, args: tuple, kwargs: dict | None = None, name: str | None = None
+) -> tuple[FunctionModule, Any]:
+    """The module of a function, and the output of the run that made it."""
+    kwargs = kwargs or {}
     with _trace.open_frame(declaring=True) as frame:
+        frame.identity = -id(function)
         own = {k: v for k, v in kwargs.items() if _keywords.accepts(function, k)}
         # What a function declares does not depend on whether it trains.
-        frame.modules = _function_runs.Modules(frame, {}, {"training": False, **kwargs})
-        _function_runs.run(function, key, args, own)
-        _split(function, frame.modules.first, kwargs)
-        parts: dict[str, dict[str, Any]] = {"params": {}, "states": {}}
+        frame.modules = _function_runs.Modules(frame, {"training": False, **kwargs})
+        out = _function_runs.run(function, key, args, own)
+        parts = {part: Variables() for part in ("params", "states", "modules")}
         for variable_name, variable in frame.variables.items():
             if variable_name.level == FUNCTION:
-                part = "states" if variable.written else "params"
                 first = jax.tree.unflatten(variable.treedef, variable.first)
-                parts[part][variable_name.field] = first
-        return FunctionModule(function, **parts, modules=frame.modules.first, name=name)
+                is_module = has_module(first)
+                if variable.written:
+                    parts["states"][variable_name.field] = Whole(first) if is_module else first
+                else:
+                    parts["modules" if is_module else "params"][variable_name.field] = first
+        module = FunctionModule(function, **parts, name=name)
+        module.variables()  # raises if two have one name
+        _split(function, module, kwargs)
+        return module, frame.modules.detach(out)
 
 
-@_api.call_and_update.register(types.FunctionType)
-def _(function: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    return _function_runs.run(function, jax.random.key(0), args, kwargs), function
+def _bare(function: Callable[..., Any]) -> FunctionModule:
+    return FunctionModule(function, {}, {}, {})
+
+
+@_api.call_and_update.register(object)
+def _(obj: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    if callable(obj) and is_ready(obj) and not is_registered(_api.call, obj):
+        return _call.root(lambda live, *a, **k: live(*a, **k), obj, args, kwargs, like=obj)
+    if is_registered(_api.call, obj):
+        return _api.call(obj, *args, **kwargs), (
+            _api.update(obj, *args, **kwargs) if is_registered(_api.update, obj) else obj
+        )
+    if not callable(obj):
+        raise TypeError(
+            f"cannot call {type(obj).__name__}: {obj!r}. Give a module, a function, a tuple or "
+            "list of them, or a callable pytree that holds modules."
+        )
+    with _trace.open_frame(declaring=False) as frame:  # without `modules`: it has no variables
+        out = _function_runs.run_again(obj, args, kwargs)
+        return _live.detach(out, frame), obj
+
+
+def is_ready(obj: Any) -> bool:
+    """Whether something needs no initialization: a pytree with arrays, or a type from outside."""
+    if is_model(obj):
+        return True
+    leaves = jax.tree.leaves(obj, is_leaf=_pytree.is_module)
+    return callable(obj) and any(_pytree.is_module(leaf) or _tree.is_array(leaf) for leaf in leaves)
+
+
+def is_model(obj: Any) -> bool:
+    """Whether `call_and_update` or `call` is registered for the type of an object."""
+    return is_registered(_api.call_and_update, obj) or is_registered(_api.call, obj)
+
+
+def is_registered(function: Any, obj: Any) -> bool:
+    """Whether one of the five functions is registered for the type of an object."""
+    return function.dispatch(type(obj)) is not function.dispatch(object)

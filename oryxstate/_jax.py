@@ -437,6 +437,17 @@ def evaluate(jaxpr: Any, args: Sequence) -> list:
     return [as_array(x) for x in jex.jaxpr_as_fun(close(jaxpr))(*args)]
 
 
+def hoist_consts(jaxpr: Any, args: Sequence) -> tuple[Any, list]:
+    """A closed jaxpr with its constants as first inputs, and its arguments with these in front."""
+    if not jaxpr.consts:
+        return jaxpr, list(args)
+
+    def run(consts: list, args: list) -> list:
+        return jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr.jaxpr, consts))(*args)
+
+    return jax.make_jaxpr(run)(list(jaxpr.consts), list(args)), [*jaxpr.consts, *args]
+
+
 def as_array(value: Any) -> Any:
     """An array for what a jaxpr holds as a literal, a typed Python scalar."""
     if isinstance(value, jax.Array):
@@ -564,7 +575,8 @@ def is_zero(tangent: Any) -> bool:
     return isinstance(tangent, (ad.Zero, SymbolicZero))
 
 
-def _instantiated(tangent: Any) -> Any:
+def instantiated(tangent: Any) -> Any:
+    """A tangent or cotangent as an array."""
     if not is_zero(tangent):
         return tangent
     zeros = np.zeros if tangent.aval.dtype == jax.dtypes.float0 else jnp.zeros
@@ -622,7 +634,7 @@ class JVPSubfuns(_Subfuns):
     def jvp(self, primals: Sequence, tangents: Sequence) -> tuple[Any, Any]:
         """The user's rule."""
         if not self._params["symbolic_zeros"]:
-            tangents = [_instantiated(t) for t in tangents]
+            tangents = [instantiated(t) for t in tangents]
         out = call_subfun(self._rule, [*primals, *tangents])
         return out[: len(out) // 2], out[len(out) // 2 :]
 
@@ -647,7 +659,7 @@ class VJPSubfuns(_Subfuns):
     def backward(self, residuals: Any, cotangents: Sequence) -> tuple[list, Any]:
         """The user's rule for the way back: cotangents of all inputs, and logs."""
         if not self._params["symbolic_zeros"]:
-            cotangents = [_instantiated(t) for t in cotangents]
+            cotangents = [instantiated(t) for t in cotangents]
         out = call_subfun(self._rest[0], [*residuals, *cotangents])
         out, logs = out if isinstance(out, tuple) else (out, None)  # a pair from 0.11
         return [None if is_zero(x) else x for x in out], logs

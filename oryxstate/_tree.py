@@ -147,6 +147,11 @@ def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in "OSUMm"
 
 
+def is_spec(value: Any) -> bool:
+    """Whether a value stands for an array that need not exist."""
+    return isinstance(value, ArraySpec | jax.ShapeDtypeStruct)
+
+
 def conform(value: Any, avals: tuple, treedef: Any, where: str) -> tuple:
     """The leaves of `value` with the types of `avals`: what a variable may be given.
 

@@ -175,15 +175,15 @@ MUTATIONS = [
     Mutation(
         "a root call can be reached after its end",
         "_frames.py",
-        "return any(root is frame or root in frame.stands_for for frame in _stack.frames)",
-        "return root is not None",
+        "            return frame\n    return None\n\n\ndef find(",
+        "            return frame\n    return root\n\n\ndef find(",
         (LEAKS, PLACES),
     ),
     Mutation(
         "a replay stands for no root call",
         "_frames.py",
-        "return any(root is frame or root in frame.stands_for for frame in _stack.frames)",
-        "return any(root is frame for frame in _stack.frames)",
+        "if root is frame or root in frame.stands_for:",
+        "if root is frame:",
         (RULES,),
     ),
     Mutation(

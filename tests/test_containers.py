@@ -75,12 +75,12 @@ def test_keywords_go_to_every_member_of_a_tuple_and_the_first_of_a_list():
 
 @BOTH
 def test_containers_nest(transform):
-    model = [(Counter(), Counter()), lambda pair: pair[0] + pair[1], {"a": Counter()}]
+    model = [(Counter(), Counter()), lambda a, b: a + b, {"a": Counter()}]
     y, new = ox.call_and_update(model, 2.0)
     assert y["a"] == 4 and new[0][1].count == 1 and new[2]["a"].count == 1
     data = [(Counter(), Counter()), {"a": [Counter()]}]
-    with pytest.raises(TypeError):
-        transform(ox.call)(data, 2.0)  # a tuple is no input of a counter
+    with pytest.raises(TypeError, match="positional argument"):
+        ox.call([(lambda x: x,) * 3, *data], 2.0)  # a counter does not take three inputs
     assert transform(ox.update)(data[:1], 2.0)[0][0].count == 1
 
 

@@ -126,12 +126,12 @@ def test_a_module_declared_as_a_variable_is_live():
 def test_w17_a_stateful_module_that_is_closed_over_is_an_error():
     """It was silently lost in a function without `init_key`."""
     counter = Counter()
-    texts = "Counter writes `count`.*no part of the model.*call_and_update"
+    texts = "Counter writes `count`.*not part of the model.*call_and_update"
     raises(ox.EffectError, texts, lambda: ox.init(lambda x: counter(x))(KEY, 1.0))
     function_module = ox.init(counting)(KEY, 1.0)
     outer = ox.init(lambda x: x + ox.variable(1.0, name="w"))(KEY, 1.0)
     assert outer(1.0) == 2
-    raises(ox.EffectError, "no part", lambda: ox.init(lambda x: function_module(x))(KEY, 1.0))
+    raises(ox.EffectError, "not part", lambda: ox.init(lambda x: function_module(x))(KEY, 1.0))
 
 
 def test_w17_a_closed_over_module_may_be_called_explicitly():

@@ -148,7 +148,6 @@ ARGUMENTS = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="the snapshot is what the argument carries")
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_of_an_argument_after_it_was_written(name):
     def program(m, x):

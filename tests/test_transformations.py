@@ -107,7 +107,7 @@ TRIPLES = [
     ("scan", "switch", "custom_vjp"),
     ("vmap with pmean", "while_loop", "cond"),
     (SHARDED, "scan", "grad"),
-    ("hessian", "scan", "custom_jvp"),
+    ("hessian", "scan", "checkpoint"),
     ("scan", "scan", "scan"),
 ]
 

@@ -1,4 +1,4 @@
-"""Functions whose outputs have a derivative of their own, and new state the natural one."""
+"""Natural derivatives of new state, for functions whose outputs have a derivative of their own."""
 
 from __future__ import annotations
 
@@ -9,38 +9,47 @@ import jax
 import jax.numpy as jnp
 
 from oryxstate import _jax
-from oryxstate._effects._functionalize import Values
-
-Function = Callable[[Values, Values, Any], Any]
 
 
-def with_own_derivative(
-    run: Function, outputs: Function, new_state: Function, written: Values
-) -> Function:
-    """Combine functions of `(read, written, args)` into one with the derivatives of both.
+def state_jvp(new_state: Callable[..., Any], primals: Sequence, tangents: Sequence) -> tuple:
+    """Differentiate new state, a function of `(read, written, args)`, with respect to all of them.
 
-    JAX would run only the rule where such a function is differentiated, and what it writes would
-    be lost, or made twice, with it.
-
-    Args:
-        run: returns `(outputs, new state)`, computed where nothing is differentiated.
-        outputs: returns the outputs, with their own derivative.
-        new_state: returns the new state, with its natural derivative.
-        written: the variables that are written, for their types.
+    Returns:
+        The new state and its tangents, as the rule of a `custom_jvp` returns them.
     """
-    has_derivative = any(is_inexact(x) for leaves in written.values() for x in leaves)
+    if not any(map(is_inexact, jax.tree.leaves(primals[1]))):  # of the types of what is written
+        return constant(new_state, primals)
+    return jvp(new_state, primals, tangents)
 
-    @jax.custom_jvp
-    def function(read, written, args):
-        return run(read, written, args)
 
-    def rule(primals, tangents):
-        out, out_dot = jvp(outputs, primals, tangents)
-        new, new_dot = (jvp if has_derivative else _constant)(new_state, primals, tangents)
-        return (out, new), (out_dot, new_dot)
+def state_vjp(new_state: Callable[..., Any], primals: Sequence, cotangents: Any) -> Any:
+    """Pull cotangents of the new state back to `(read, written, args)`, computing it again.
 
-    function.defjvp(rule, symbolic_zeros=True)
-    return function
+    What belongs to one trace, such as the function that `jax.vjp` returns, must not be kept: JAX
+    stages a function once and differentiates it with several patterns of perturbed inputs.
+
+    Returns:
+        The cotangents of the leaves of the primals in a list, None for those without.
+    """
+    values, tree = jax.tree.flatten(tuple(primals))
+    at = [i for i, x in enumerate(values) if is_inexact(x)]
+
+    def of_some(some):
+        merged = list(values)
+        for i, x in zip(at, some, strict=True):
+            merged[i] = x
+        new = new_state(*jax.tree.unflatten(tree, merged))
+        return [x for x in jax.tree.leaves(new) if is_inexact(x)]
+
+    found: list[Any] = [None] * len(values)
+    bars = jax.tree.leaves(cotangents, is_leaf=_jax.is_zero)
+    bars = [bar for bar in bars if is_inexact(bar.aval if _jax.is_zero(bar) else bar)]
+    if not all(map(_jax.is_zero, bars)):
+        _, pull = jax.vjp(of_some, [values[i] for i in at])
+        (parts,) = pull(list(map(_jax.instantiated, bars)))
+        for i, part in zip(at, parts, strict=True):
+            found[i] = part
+    return found
 
 
 def jvp(function: Callable[..., Any], primals: Sequence, tangents: Sequence) -> tuple[Any, Any]:
@@ -52,7 +61,7 @@ def jvp(function: Callable[..., Any], primals: Sequence, tangents: Sequence) -> 
     dots = jax.tree.leaves(tuple(tangents), is_leaf=_jax.is_zero)
     at = [i for i, dot in enumerate(dots) if not _jax.is_zero(dot)]
     if not at:
-        return _constant(function, primals, tangents)
+        return constant(function, primals)
     shown: Any = None
 
     def of_some(some):
@@ -77,7 +86,8 @@ def jvp(function: Callable[..., Any], primals: Sequence, tangents: Sequence) -> 
     return jax.tree.unflatten(out_tree, out), jax.tree.unflatten(out_tree, out_dots)
 
 
-def _constant(function: Callable[..., Any], primals: Sequence, _: Sequence) -> tuple[Any, Any]:
+def constant(function: Callable[..., Any], primals: Sequence) -> tuple[Any, Any]:
+    """Return the value of a function with tangents that are symbolically zero."""
     out = function(*primals)
     return out, jax.tree.map(_jax.symbolic_zero, out)
 

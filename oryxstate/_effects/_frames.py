@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 
@@ -45,16 +45,25 @@ class Variable:
         return jax.tree.unflatten(self.treedef, self.leaves)
 
 
+class Declared(NamedTuple):
+    """The type of a variable, known from where the code declares it on."""
+
+    treedef: Any
+    avals: tuple[Any, ...]
+
+
 class Frame:
     """The variables of one root call, of one function, or of a replay.
 
     Attributes:
         trace: where the variables live; None once the call has ended.
         level: how many root calls were open around it; -1 for a replay.
-        identity: a number that no other frame has.
+        identity: a number that no other frame has; that of a function is the same at each call,
+            since JAX may have cached programs inside the function.
         variables: the variables by name.
         declaring: for a function, whether it declares variables now or finds them; else None.
-        declared: what a function last said of its variables, `(treedef, avals)` by field.
+        awaited: for a replay, the variables that are declared in it.
+        declared: the types of the variables, of those too that have no value here yet.
         model: what is called.
         modules: for a function, whatever holds the modules among its variables.
         stands_for: for a replay, the frames whose variables it holds.
@@ -77,7 +86,8 @@ class Frame:
         self.level, self.declaring = level, declaring
         self.identity = next(_identities)
         self.variables: dict[Name, Variable] = {}
-        self.declared: dict[str, tuple[Any, tuple]] = {}
+        self.awaited: Collection[Name] = ()
+        self.declared: dict[Name, Declared] = {}
         self.model: Any = None
         self.modules: Any = None
         self.stands_for: tuple[Frame, ...] = ()
@@ -91,7 +101,14 @@ class Frame:
     def add(self, name: Name, leaves: Leaves, treedef: Any = None) -> Variable:
         """Hold another variable."""
         self.variables[name] = variable = Variable(leaves, treedef)
+        self.declared.setdefault(name, Declared(treedef, variable.avals))
         return variable
+
+    def awaits(self, name: Name) -> bool:
+        """Tell whether this variable is still to be declared here."""
+        if not self.declaring or name in self.variables:
+            return False
+        return name.level in (FUNCTION, self.level) or name in self.awaited
 
     def write(self, name: Name, leaves: Leaves) -> None:
         """Make this the current value."""
@@ -114,15 +131,6 @@ class Frame:
         self.trace = self.model = self.modules = None
         for variable in self.variables.values():
             variable.leaves = variable.first = ()
-
-    @contextlib.contextmanager
-    def finding(self) -> Iterator[None]:
-        """Find variables that a function declared already, instead of declaring them."""
-        declaring, self.declaring = self.declaring, False
-        try:
-            yield
-        finally:
-            self.declaring = declaring
 
 
 _identities = itertools.count(1)
@@ -195,16 +203,19 @@ def innermost() -> Frame | None:
     return next((frame for frame in reversed(_stack.frames) if frame.level >= 0), None)
 
 
-def reachable(root: Frame | None) -> bool:
-    """Tell whether variables of this root call can be read: it is open, or a replay holds them."""
-    return any(root is frame or root in frame.stands_for for frame in _stack.frames)
+def standing_for(root: Frame | None) -> Frame | None:
+    """Find the innermost frame with variables of this root call: its own, or that of a replay."""
+    for frame in reversed(_stack.frames):
+        if root is frame or root in frame.stands_for:
+            return frame
+    return None
 
 
 def find(trace: _jax.Trace, name: Name) -> Frame | None:
     """Find the frame that gives `name` its meaning at `trace`, if any does."""
     for frame in reversed(_stack.frames):
         if frame.trace is trace:
-            if name in frame.variables:
+            if name in frame.variables or frame.awaits(name):
                 return frame
             if name.level == FUNCTION and frame.declaring is not None:
                 return frame
@@ -212,8 +223,13 @@ def find(trace: _jax.Trace, name: Name) -> Frame | None:
 
 
 def innermost_function() -> Frame | None:
-    """Find the frame of the function that is being initialized or called just now."""
-    return next((f for f in reversed(_stack.frames) if f.declaring is not None), None)
+    """Find the frame of the function that is being initialized or called just now.
+
+    A root call of a module in it is not part of it.
+    """
+    frames = (f for f in reversed(_stack.frames) if f.declaring is not None or f.level >= 0)
+    frame = next(frames, None)
+    return frame if frame is not None and frame.declaring is not None else None
 
 
 @contextlib.contextmanager
@@ -245,20 +261,24 @@ def opened(trace: _jax.Trace, declaring: bool | None = None) -> Iterator[Frame]:
 
 @contextlib.contextmanager
 def replay(
-    values: Mapping[Name, Leaves], roots: tuple[Frame, ...] = (), *, declaring: bool = False
+    values: Mapping[Name, Leaves], roots: tuple[Frame, ...] = (), *, declared: Sequence[Name] = ()
 ) -> Iterator[Frame]:
     """Hold these variables under the current trace, while code that uses them runs again.
 
     Args:
         values: the variables.
         roots: the frames that they are from, where the code is Python that may hold live modules.
-        declaring: whether variables of a function are declared in it.
+        declared: the variables of a function that are declared in it.
     """
-    frame = Frame(_jax.current_trace(), declaring=True if declaring else None)
-    frame.stands_for = roots
+    frame = Frame(_jax.current_trace(), declaring=True if declared else None)
+    frame.stands_for, frame.awaited = roots, declared
+    function = innermost_function() if declared else None
+    if function is not None:
+        frame.modules = function.modules
     for root in roots:
         if root.declaring is not None:
             frame.declaring, frame.declared = False, root.declared
+            frame.modules = root.modules
     for name, leaves in values.items():
         frame.add(name, leaves)
     with _with_stack((*_stack.frames, frame)):

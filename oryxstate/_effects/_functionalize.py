@@ -153,10 +153,8 @@ def declares(jaxpr: Any) -> bool:
 
 
 def _is_undeclared(name: Name) -> bool:
-    if name.level != FUNCTION:
-        return False
     function = _frames.innermost_function()
-    return function is not None and bool(function.declaring) and name not in function.variables
+    return function is not None and function.awaits(name)
 
 
 # Variables threaded through a primitive -----------------------------------------------------------
@@ -179,7 +177,10 @@ def thread(
     Returns:
         The outputs, or None if no variable is touched.
     """
-    if not any(touches_state(jaxpr) for jaxpr, _ in computations):
+    for jaxpr, _ in computations:
+        if touches_state(jaxpr):
+            break
+    else:
         return None
     with _jax.set_current_trace(trace):
         variables = ThreadedVariables(computations)
@@ -291,7 +292,7 @@ def pure_uncached(jaxpr: Any) -> Callable[..., tuple[list, Values]]:
 
 def _make_pure(get_jaxpr: Callable[[], Any], declared: Sequence[Name]) -> Callable:
     def run(read: Values, written: Values, *args: Any) -> tuple[list, Values]:
-        with _frames.replay({**read, **written}, declaring=bool(declared)) as frame:
+        with _frames.replay({**read, **written}, declared=declared) as frame:
             out = _jax.evaluate(get_jaxpr(), args)
             new: dict[Name, Any] = {name: frame.variables[name].leaves for name in written}
             for name in declared:

@@ -29,6 +29,11 @@ UNDECLARED = (
     "No variable declared for assign: {field}. Declare it with `ox.variable(..., name={field!r})`."
 )
 
+TWICE = (
+    "two variables are named {field!r} in one function. Give one of them another name, or name the "
+    "nested function that declares it: `ox.init(f, name=...)`."
+)
+
 ENDED = (
     "state '{name}' belongs to a root call that has ended: its module was kept from that call, or "
     "is used by code that JAX runs later, such as the backward pass of a `custom_vjp`. Return the "
@@ -120,7 +125,7 @@ def read(name: Name, avals: tuple, refs: Leaves = (), identity: int | None = Non
 
 def declare(name: Name, leaves: Leaves, treedef: Any) -> Leaves:
     """Declare a variable of a function with this value, or read it if the function is called."""
-    params = {"var": name, "avals": None, "declare": treedef, "staged": False, "identity": None}
+    params = {"var": name, "avals": (), "declare": treedef, "staged": False, "identity": None}
     return tuple(variable_p.bind(*leaves, **params))
 
 
@@ -162,10 +167,9 @@ def _check_identity(frame: Frame, name: Name, identity: int | None) -> None:
 
 
 def _handle_variable(frame, refs, *, var, avals, declare, identity, **_):
-    if declare is not None and frame.declaring is not None:
-        if frame.declaring:
-            return _declare(frame, var, refs, declare)
-        _check_declared(frame, var)
+    if declare is not None and frame.declaring:
+        return _declare(frame, var, refs, declare)
+    _check_declared(frame, var)
     _check_identity(frame, var, identity)
     held, expected = frame.variables[var].avals, _frames.avals_of(refs) if refs else avals
     if [(a.shape, a.dtype) for a in held] != [(a.shape, a.dtype) for a in expected]:
@@ -180,12 +184,8 @@ def _handle_variable(frame, refs, *, var, avals, declare, identity, **_):
 
 def _declare(frame: Frame, name: Name, value: Leaves, treedef: Any) -> Leaves:
     if name in frame.variables:
-        raise ValueError(
-            f"two variables are named {name.field!r} in one function. Give one of them another "
-            "name, or name the nested function that declares it: `ox.init(f, name=...)`."
-        )
-    variable = frame.add(name, frame.arrays(value), treedef)
-    frame.declared.setdefault(name.field, (treedef, variable.avals))
+        raise ValueError(TWICE.format(field=name.field))
+    frame.add(name, frame.arrays(value), treedef)
     return value
 
 
@@ -194,7 +194,8 @@ def _check_declared(frame: Frame, name: Name) -> None:
         known = ", ".join(sorted(n.field for n in frame.variables)) or "none"
         raise ValueError(
             f"variable {name.field!r} was not declared when the function was initialized "
-            f"(declared: {known}). Initialize it again with inputs for which it declares it."
+            f"(declared: {known}). Initialize it, `ox.init(f)(key, x)`, with inputs for which it "
+            "declares it."
         )
 
 

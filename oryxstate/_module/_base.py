@@ -53,6 +53,7 @@ class Module(metaclass=_construct.ModuleMeta):
 
     __layout__: ClassVar[Layout]
     __generated_init__: ClassVar[bool] = True
+    __key__: ClassVar[Any] = jax.tree_util.GetAttrKey  # of a field, in key paths
     if TYPE_CHECKING:
 
         @property

@@ -150,7 +150,8 @@ CALLS = "calls with rng"
 def add_counter(module: Any, place: Any) -> None:
     """Count the calls of a layer that takes a key, if the root call has one."""
     if RNG in module.__keywords__ and RNG in place.keywords.names:
-        place.frame.add(place.name(CALLS), (np.int32(0),))
+        count = Name(place.frame.level, place.path, CALLS)
+        place.frame.add(count, (np.int32(0),), jax.tree.structure(0))
 
 
 def completed(module: Any, args: tuple, kwargs: dict) -> dict:
@@ -176,7 +177,7 @@ def completed(module: Any, args: tuple, kwargs: dict) -> dict:
 def _own_arrays(module: Any, place: Any) -> list:
     """The arrays of a layer itself, but for state that its root call holds."""
     own, names = module.__dict__, set(module.__layout__.data) - set(module.__layout__.children)
-    return [own[name] for name in sorted(names) if name in own] + list(place.refs.values())
+    return [own[name] for name in sorted(names) if name in own] + list((place.refs or {}).values())
 
 
 def missing(module: Any, path: str, name: str) -> str:
@@ -202,7 +203,7 @@ def _value(place: Any, name: str, mapped: Callable[[], Any]) -> Any:
 
 def _own_key(place: Any, key: Any, mapped: Any) -> Any:
     """The key of one call of one layer, and for each example of a `vmap`."""
-    (count,) = place.read_leaves(CALLS)
+    count = place.read(CALLS)
     place.write(CALLS, (count + np.int32(1),))
     for word in _words(place.path):
         key = jax.random.fold_in(key, word)

@@ -6,6 +6,7 @@ Reading a state field asks the frame, so that it sees every earlier write; writi
 
 from __future__ import annotations
 
+import functools
 from typing import Any, TypeVar
 
 import jax
@@ -19,10 +20,10 @@ from oryxstate._module._pytree import PLACE, REPLACED, ROOT
 
 T = TypeVar("T")
 
-_OUTSIDE = (
-    "state '{name}' is written inside another root call (`ox.call`, `ox.call_and_update`, ...), "
-    "which is pure: it writes nothing outside. Make the module a part of what is called there, or "
-    "call it outside of that call."
+_IN_RULE = (
+    "state '{name}' is written by the rule of a custom derivative, but not by the function itself. "
+    "What such a function leaves is what the function writes; the writes of its rule are dropped. "
+    "Write it in the function, or outside of it."
 )
 
 _REPLACED = (
@@ -41,76 +42,84 @@ class Place:
         keywords: those of the root call.
         kind: the name of the module's class.
         refs: what the module carried in each state field if it came as a value (see
-            `_primitives`), else empty.
+            `_primitives`), else None.
     """
 
     __slots__ = ("frame", "keywords", "kind", "path", "refs")
 
     def __init__(self, frame: _frames.Frame, path: str, keywords: Any, kind: str):
         self.frame, self.path, self.keywords, self.kind = frame, path, keywords, kind
-        self.refs: dict[str, tuple] = {}
+        self.refs: dict[str, tuple] | None = None
 
     @property
     def ended(self) -> bool:
         """Whether the root call has ended, and nothing stands for it."""
-        return not _frames.reachable(self.frame)
+        return _frames.standing_for(self.frame) is None
 
-    def name(self, field: str) -> Name:
-        """Return the variable behind a state field."""
-        return Name(self.frame.level, self.path, field)
+    def variable(self, field: str) -> tuple[Name, _frames.Declared]:
+        """Return the variable behind a state field, with its name.
 
-    def _variable(self, name: Name) -> _frames.Variable:
+        Raises:
+            EffectError: if the root call cannot be reached.
+        """
+        name = Name(self.frame.level, self.path, field)
         if self.ended:
             text = _primitives.ENDED if self.frame.ended else _primitives.ELSEWHERE
             raise EffectError(text.format(name=name))
-        return self.frame.variables[name]
+        return name, self.frame.declared[name]
 
-    def _identity(self, field: str) -> int | None:
-        """The identity that a read or write carries.
+    def _origin(self, field: str) -> tuple[tuple, int | None]:
+        """What a read or write says of where the module is from: `(refs, identity)`.
 
-        None if the module is an argument of a program, which JAX may use in other root calls too.
+        There is no identity if the module is an argument of a program, which JAX may use in other
+        root calls too.
         """
+        if self.refs is None:
+            return (), self.frame.identity
         refs = self.refs.get(field, ())
-        is_argument = any(_jax.is_staged_above(self.frame.trace, ref) for ref in refs)
-        return None if is_argument else self.frame.identity
-
-    def read_leaves(self, field: str) -> tuple:
-        """Return the leaves of the current value."""
-        name, refs = self.name(field), self.refs.get(field, ())
-        return _primitives.read(name, self._variable(name).avals, refs, self._identity(field))
+        staged = not refs or any(_jax.is_staged_above(self.frame.trace, ref) for ref in refs)
+        return refs, None if staged else self.frame.identity
 
     def read(self, field: str) -> Any:
         """Return the current value."""
-        leaves = self.read_leaves(field)
-        return jax.tree.unflatten(self.frame.variables[self.name(field)].treedef, leaves)
+        name, variable = self.variable(field)
+        leaves = _primitives.read(name, variable.avals, *self._origin(field))
+        return jax.tree.unflatten(variable.treedef, leaves)
 
     def conform(self, field: str, value: Any) -> tuple:
         """Return the leaves of a value, with the types of the field."""
-        name = self.name(field)
+        name, variable = self.variable(field)
         where = f"state '{name}' of {self.kind}"
-        return _tree.conform(value, self._avals(field), self._variable(name).treedef, where)
+        return _tree.conform(value, self._avals(field, variable), variable.treedef, where)
 
     def shapes(self, field: str) -> Any:
         """Return the current value by shape and dtype, which is known without reading it."""
-        specs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in self._avals(field)]
-        return jax.tree.unflatten(self._variable(self.name(field)).treedef, specs)
+        _, variable = self.variable(field)
+        avals = self._avals(field, variable)
+        specs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
+        return jax.tree.unflatten(variable.treedef, specs)
 
-    def _avals(self, field: str) -> tuple:
-        refs = self.refs.get(field)
-        return _frames.avals_of(refs) if refs else self._variable(self.name(field)).avals
+    def _avals(self, field: str, variable: _frames.Declared) -> tuple:
+        refs, _ = self._origin(field)
+        return _frames.avals_of(refs) if refs else variable.avals
 
     def write(self, field: str, leaves: tuple, reduce: Any = None) -> None:
-        """Make these the current value."""
-        name, refs = self.name(field), self.refs.get(field, ())
-        self._variable(name)
-        inner = _frames.innermost()
-        if inner is not None and inner.level > self.frame.level:
-            raise EffectError(_OUTSIDE.format(name=name))
-        _primitives.write(name, leaves, refs, reduce, self._identity(field))
+        """Make these the current value.
+
+        Raises:
+            EffectError: if this is done by the rule of a custom derivative whose function does not.
+        """
+        name, _ = self.variable(field)
+        holder = _frames.standing_for(self.frame)
+        if holder is not self.frame and name not in holder.variables:
+            raise EffectError(_IN_RULE.format(name=name))
+        refs, identity = self._origin(field)
+        _primitives.write(name, leaves, refs, reduce, identity)
 
 
 def enter(tree: Any, frame: _frames.Frame, path: str = "", keywords: Any = _keywords.NONE) -> Any:
     """Return the live form of a model at `path`, its variables added to a frame."""
+    add = functools.partial(_declare, frame) if frame.declaring else frame.add
 
     def live(module: Any, path: str) -> Any:
         path = path.removeprefix(".")
@@ -121,11 +130,17 @@ def enter(tree: Any, frame: _frames.Frame, path: str = "", keywords: Any = _keyw
         entered, values = _live(module, frame, path, keywords, children)
         place = entered.__dict__[PLACE]
         for field, (leaves, treedef) in values.items():
-            frame.add(place.name(field), tuple(leaves), treedef)
+            add(Name(frame.level, path, field), tuple(leaves), treedef)
         _keywords.add_counter(entered, place)
         return entered
 
     return _pytree.map_modules(live, tree, path)
+
+
+def _declare(frame: _frames.Frame, name: Name, leaves: tuple, treedef: Any) -> None:
+    """Add a variable to a function that is being initialized, perhaps inside a transformation."""
+    frame.declared[name] = _frames.Declared(treedef, _frames.avals_of(leaves))
+    _primitives.declare(name, leaves, treedef)
 
 
 def revive(module: Any) -> Any:
@@ -235,7 +250,7 @@ def resolve(module: Any) -> Any:
     if PLACE in module.__dict__:
         return module
     scope = _pytree.scope_of(module)
-    if scope is None or not _frames.reachable(module.__dict__.get(ROOT)):
+    if scope is None or _frames.standing_for(module.__dict__.get(ROOT)) is None:
         return None
     if REPLACED in module.__dict__:
         fields = ", ".join(f"`{name}`" for name in module.__dict__[REPLACED])

@@ -24,6 +24,7 @@ import jax
 from oryxstate._effects import _frames
 from oryxstate._module import _foreign
 from oryxstate._module._fields import Layout
+from oryxstate._module._static import by_value, type_key
 
 AUX, SCOPED, PLACE, ROOT, REST = "__aux__", "__scoped__", "__place__", "__root__", "__rest__"
 REPLACED = "__replaced__"
@@ -115,7 +116,7 @@ def _register(cls: type, layout: Layout) -> None:
     scope: dict[str, Any] = {
         "cls": cls,
         "new": object.__new__,
-        "keys": tuple(jax.tree_util.GetAttrKey(name) for name in layout.data),
+        "keys": tuple(map(cls.__key__, layout.data)),
         "incomplete": _incomplete,
         "complete": _complete,
     }
@@ -134,7 +135,7 @@ def _incomplete(module: Any) -> tuple[tuple[Any, ...], tuple]:
     aux, scope = aux_of(module), scope_of(module)
     if scope is not None:
         root = d[PLACE].frame if PLACE in d else d.get(ROOT)
-        if root is not None and _frames.reachable(root):
+        if root is not None and _frames.standing_for(root):
             root.handed_out.add(scope.path)
         else:  # another root call in which it is put together again must not answer for it
             aux = _with_scope(aux, scope._replace(level=GONE))
@@ -215,6 +216,18 @@ def with_data(module: Any, data: dict[str, Any], *, scope: Scope | None = _SAME)
     return copy
 
 
+def with_static(module: Any, name: str, value: Any) -> Any:
+    """Copy a module, live or not, with another value in a static field."""
+    copy, value = object.__new__(type(module)), by_value(value)
+    copy.__dict__.update(module.__dict__, **{name: value})
+    _, values, extra = aux_of(module)
+    i = module.__layout__.static.index(name)
+    values = (*values[:i], value, *values[i + 1 :])
+    aux = tuple(map(type_key, values)), values, extra
+    copy.__dict__[AUX if AUX in module.__dict__ else SCOPED] = aux
+    return copy
+
+
 def stored(module: Any, name: str) -> Any:
     """What a data field holds: of a split child, its arrays."""
     rest = module.__dict__.get(REST)
@@ -282,8 +295,8 @@ def has_state(module: Any) -> bool:
     )
 
 
-def state_positions(module: Any) -> list[int]:
-    """The positions of state among the leaves of a module."""
+def state_positions(tree: Any) -> list[int]:
+    """The positions of the state of modules among the leaves of a pytree."""
 
     def marked(module: Any, path: str) -> Any:
         data = map_children(marked, module, path)
@@ -291,5 +304,5 @@ def state_positions(module: Any) -> list[int]:
             data[field] = jax.tree.map(lambda _: True, getattr(module, field))
         return with_data(module, data)
 
-    leaves = jax.tree.leaves(marked(module, ""))
+    leaves = jax.tree.leaves(map_modules(marked, tree, ""))
     return [i for i, leaf in enumerate(leaves) if leaf is True]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
+import jax
+
 from oryxstate import _api, _jax
 from oryxstate._errors import InputError
-from oryxstate._module import _keywords, _live
+from oryxstate._module import _keywords, _live, _pytree
 from oryxstate._module._base import Module
 from oryxstate._tree import ArraySpec, make_array_spec
 from oryxstate.nn._template import Of
@@ -18,6 +20,8 @@ from oryxstate.nn._template import Of
 @dataclass(frozen=True)
 class LayerParams:
     """The result of `Layer.initialize`: the fields of the layer, by kind.
+
+    `params, info, state = layer_params` takes it apart.
 
     Attributes:
         params: the learned fields, and the layers inside.
@@ -30,6 +34,9 @@ class LayerParams:
     info: Mapping[str, Any] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
     out_spec: Any = None
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return iter((self.params, self.info, self.state))
 
 
 class Layer(Module):
@@ -91,17 +98,30 @@ class Layer(Module):
 
     @classmethod
     def new(cls, layer_params: LayerParams, name: str | None = None) -> Self:
-        """Return the layer with these fields."""
-        parts = layer_params.params, layer_params.info, layer_params.state
-        fields = {key: value for part in parts for key, value in part.items()}
+        """Return the layer with these fields.
+
+        Raises:
+            TypeError: for a field that is listed as another kind than it is declared.
+        """
+        fields: dict[str, Any] = {}
+        for kind, part in zip(_KINDS, layer_params, strict=True):
+            for key, value in dict(part or {}).items():
+                declared = cls._kind(key)
+                if declared not in (kind, None):
+                    raise TypeError(_other_kind(cls, key, kind, declared))
+                fields[key] = value
         return cls(**fields, name=name)
 
+    @classmethod
+    def _kind(cls, field: str) -> str | None:
+        info = cls.__layout__.infos.get(field)
+        if info is None:
+            return None
+        return "info" if info.is_static else "state" if info.is_state else "params"
+
     def _fields(self, kind: str) -> dict[str, Any]:
-        layout = self.__layout__
-        names = {"info": layout.static, "state": layout.state}.get(
-            kind, tuple(name for name in layout.data if name not in layout.state)
-        )
-        return {name: getattr(self, name) for name in names if name != "name"}
+        names = [n for n in self.__layout__.fields if n != "name" and self._kind(n) == kind]
+        return {name: getattr(self, name) for name in names}
 
     @property
     def params(self) -> dict[str, Any]:
@@ -110,8 +130,11 @@ class Layer(Module):
 
     @property
     def state(self) -> dict[str, Any]:
-        """The fields that calls update, by name."""
-        return self._fields("state")
+        """What calls update, by name: the fields of this layer, and the state of those inside.
+
+        The state of a layer inside is its own `state`, in the containers in which it stands.
+        """
+        return _state_of(self)
 
     @property
     def info(self) -> dict[str, Any]:
@@ -131,9 +154,9 @@ class Layer(Module):
         Raises:
             TypeError: for a field that is not there or a value it cannot hold.
         """
-        for part in (params, state, info):
+        for part in (params, info):
             fields = {**(part or {}), **fields}
-        return super().replace(**fields)
+        return super().replace(**{**_with_state(self, state or {}), **fields})
 
     def spec(self, *in_specs: Any, **keywords: Any) -> Any:
         """Return the specs of the output, with nothing computed.
@@ -187,6 +210,44 @@ class Layer(Module):
     def wrong_input(cls, expected: str, in_spec: Any) -> InputError:
         """Return the error for an input that the layer does not take."""
         return InputError(cls.__name__, expected, in_spec)
+
+
+_KINDS = "params", "info", "state"
+
+
+def _other_kind(cls: type[Layer], field: str, kind: str, declared: Any) -> str:
+    return (
+        f"{cls.__name__}.initialize lists `{field}` under `{kind}=`, but it is declared as "
+        f"`{declared}`. Write `LayerParams({declared}={{'{field}': ...}})`, or declare the field "
+        "with another specifier."
+    )
+
+
+def _state_of(module: Any) -> dict[str, Any]:
+    """The state of a module and of those inside, by field."""
+    found = {name: getattr(module, name) for name in module.__layout__.state}
+    for name in module.__layout__.children:
+        value = _pytree.stored(module, name)
+        if any(_pytree.has_state(m) for _, m in _pytree.modules(value)):
+            found[name] = jax.tree.map(
+                lambda x: _state_of(x) if _pytree.is_module(x) else None,
+                value,
+                is_leaf=_pytree.is_module,
+            )
+    return found
+
+
+def _with_state(module: Any, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a module with such a state."""
+    fields = dict(state)
+    for name in set(module.__layout__.children) & set(fields):
+        fields[name] = jax.tree.map(
+            lambda x, s: x.replace(**_with_state(x, s)) if _pytree.is_module(x) else x,
+            _pytree.stored(module, name),
+            fields[name],
+            is_leaf=_pytree.is_module,
+        )
+    return fields
 
 
 def single(cls: type[Layer], in_spec: Any) -> ArraySpec:

@@ -7,11 +7,20 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import equinox as eqx
+import jax
 
-from oryxstate import _api
+from oryxstate import _api, _tree
+from oryxstate._effects import _trace
 from oryxstate._errors import InputError
-from oryxstate._module import _pytree
+from oryxstate._functions import (
+    assign,
+    initialized,
+    is_model,
+    is_ready,
+    is_registered,
+    variable,
+)
+from oryxstate._module._base import Module
 from oryxstate._module._fields import static
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._template import Template, in_spec_of, inputs_of
@@ -51,19 +60,11 @@ def check_parts(kind: str, parts: tuple[Any, ...]) -> None:
                 f"part {i} of {kind} is the class {part.__name__}. Say how it is configured: "
                 f"`{part.__name__}.of(...)`."
             )
-        if not (isinstance(part, Template) or callable(part)):
+        if not (callable(part) or is_model(part)):
             raise TypeError(
                 f"part {i} of {kind} is a {type(part).__name__}, {part!r}. Give a template, a "
                 "layer or a function."
             )
-
-
-def as_module(part: Callable[..., Any]) -> Any:
-    """Return a module (ours or Equinox's) unchanged, and any other function as a layer."""
-    if _pytree.is_module(part) or isinstance(part, eqx.Module):
-        return part
-    function: Any = part
-    return Lambda(function)
 
 
 def build(part: Any, key: Any, in_spec: Any, path: str) -> tuple[Any, Callable[[], Any]]:
@@ -72,19 +73,62 @@ def build(part: Any, key: Any, in_spec: Any, path: str) -> tuple[Any, Callable[[
     Raises:
         InputError: if the part does not take such inputs, with its path.
     """
-    if isinstance(part, Template):
-        with _located(path):
+    inputs = inputs_of(in_spec)
+    with _located(path), _trace.open_frame():  # a part is no variable of a function around it
+        if isinstance(part, Template):
             layer, infer = part.build(key, in_spec)
-    else:
-        layer, infer = as_module(part), None
+        else:
+            layer, infer = _made(part, key, inputs)
 
     def out_spec() -> Any:
         with _located(path):
-            if infer is not None:
-                return infer()
-            return in_spec_of((_api.spec(layer)(*inputs_of(in_spec)),))
+            return infer()
 
     return layer, out_spec
+
+
+def _made(part: Any, key: Any, inputs: tuple) -> tuple[Any, Callable[[], Any]]:
+    """The same for a part that is not a template."""
+    if is_registered(_api.init, part):
+        part = _api.init(part)(key, *inputs)
+    if is_model(part) and not isinstance(part, Module):
+        part = _Model(part)
+    if is_ready(part):
+        return part, lambda: in_spec_of((_api.spec(part)(*inputs),))
+    module: Any = None
+
+    def initialize(key: Any, *inputs: Any) -> Any:
+        nonlocal module
+        module, out = initialized(part, key, inputs)
+        return out
+
+    out = jax.eval_shape(initialize, key, *_tree.abstract(inputs))
+    if module.variables():
+        return _api.init(part)(key, *inputs), lambda: in_spec_of((out,))
+    return Lambda(part), lambda: in_spec_of((out,))
+
+
+class _Model:
+    """An object that is called through `call_and_update`, as a function; its data is a variable."""
+
+    def __init__(self, obj: Any):
+        self.obj, self.__name__ = obj, type(obj).__name__
+
+    def __call__(self, *inputs: Any) -> Any:
+        if not any(map(_tree.is_array, jax.tree.leaves(self.obj))):
+            return _api.call(self.obj, *inputs)
+        held = variable(self.obj, name="value")
+        out, new = _api.call_and_update(held, *inputs)
+        old, leaves = jax.tree.leaves(held), jax.tree.leaves(new)
+        if any(a is not b for a, b in zip(old, leaves, strict=True)):
+            assign(new, name="value")
+        return out
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Model) and other.obj is self.obj
+
+    def __hash__(self) -> int:
+        return id(self.obj)
 
 
 @contextlib.contextmanager

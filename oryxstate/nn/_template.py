@@ -7,10 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-import jax
-
-from oryxstate import _api
-from oryxstate._effects import _frames
+from oryxstate import _api, _function_runs, _functions
 from oryxstate._tree import make_array_spec
 
 if TYPE_CHECKING:
@@ -167,17 +164,17 @@ def _(obj: Template, *, name: str | None = None) -> Callable[..., Any]:
     """Make the layer a module of the function being initialized, if there is one."""
 
     def initialize(key: Any, *inputs: Any, **_: Any) -> Any:
-        around = _frames.innermost_function()
+        around = _function_runs.around()
         if around is None:
             return obj.init(key, *inputs, name=name)
-        own = name or around.modules.fresh_name(obj.layer.__name__.lower())
-        if not around.declaring:
-            return around.modules.find(own)
-        return around.modules.variable(own, obj.init(key, *inputs, name=own))
+        if name is not None:
+            _functions.check_name(name)
+        own = name or around.fresh_name(obj.layer.__name__.lower())
+        return around.declared(own, lambda: obj.init(key, *inputs, name=own))
 
     return initialize
 
 
 @_api.call_and_update.register
 def _(obj: Template, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    return obj.call(jax.random.key(0), *args, **kwargs), obj
+    return obj(*args, **kwargs)

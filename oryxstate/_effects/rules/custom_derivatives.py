@@ -14,7 +14,7 @@ import jax
 
 from oryxstate import _jax
 from oryxstate._effects import _frames
-from oryxstate._effects._derivatives import is_inexact, with_own_derivative
+from oryxstate._effects._derivatives import is_inexact, state_jvp, state_vjp
 from oryxstate._effects._functionalize import declares, pure_uncached, reaching_outputs, thread
 from oryxstate._effects._names import FUNCTION, touches_state
 from oryxstate._errors import EffectError
@@ -51,28 +51,23 @@ def rebuild(trace, custom, jaxpr, args):
     if declares(jaxpr):  # an initialization, of which nobody asks the derivative
         with _jax.set_current_trace(trace):
             return _jax.evaluate(jaxpr, args)
-    run = pure_uncached(jaxpr)
+    with _jax.set_current_trace(trace):  # what it closes over may be a module, mapped or not
+        jaxpr, operands = _jax.hoist_consts(jaxpr, args)
+    closed_over, pure = operands[: len(operands) - len(args)], pure_uncached(jaxpr)
+
+    def run(read, written, args):
+        return pure(read, written, *closed_over, *args)
 
     def rebuilt(variables):
         held, reaching = {**variables.read, **variables.written}, reaching_outputs(jaxpr)
+        of_root = [name for name, is_written in reaching.items() if custom.is_root and is_written]
         make = _with_vjp if custom.has_vjp else _with_jvp
-        function = make(custom, _roots(held), [name for name, w in reaching.items() if w])
+        function = make(custom, run, _roots(held), of_root)
+        for name in reaching:
+            held[name] = _guarded(name, held[name], custom)
+        return function(held, variables.read, variables.written, list(args))
 
-        def original(held, args):
-            guarded = {n: _guarded(n, x, custom) if n in reaching else x for n, x in held.items()}
-            return function(guarded, args)
-
-        if not variables.written:
-            return original(held, list(args)), {}
-        both = with_own_derivative(
-            lambda read, written, xs: run(read, written, *xs),
-            lambda read, written, xs: original({**read, **written}, xs),
-            lambda read, written, xs: run(read, written, *xs)[1],
-            variables.written,
-        )
-        return both(variables.read, variables.written, list(args))
-
-    return thread(trace, [(jaxpr, args)], rebuilt)
+    return thread(trace, [(jaxpr, operands)], rebuilt)
 
 
 def _roots(held: Any) -> tuple[_frames.Frame, ...]:
@@ -84,46 +79,48 @@ def _roots(held: Any) -> tuple[_frames.Frame, ...]:
     return tuple(frame for frame in found if frame is not None)
 
 
-def _with_jvp(custom, roots, written):
-    """The function as the user defined it, a function of the state that it reads."""
+def _with_jvp(custom, run, roots, of_root):
+    """The function as the user defined it, of the state that its rule reads, and of all state."""
 
     @jax.custom_jvp
-    def function(held, args):
-        with _frames.replay(held, roots):
-            return custom.run(args)
+    def function(held, read, written, args):
+        return run(read, written, args)
 
     def rule(primals, tangents):
-        if custom.is_root and written:
-            raise EffectError(_DERIVATIVE_OF_ROOT.format(name=min(written)))
-        (held, args), (_, dots) = primals, tangents
-        with _frames.replay(held, roots):
-            return custom.jvp(args, dots)
+        if of_root:
+            raise EffectError(_DERIVATIVE_OF_ROOT.format(name=min(of_root)))
+        with _frames.replay(primals[0], roots):
+            out, out_dot = custom.jvp(primals[-1], tangents[-1])
+        new, new_dot = state_jvp(lambda *inputs: run(*inputs)[1], primals[1:], tangents[1:])
+        return (out, new), (out_dot, new_dot)
 
     function.defjvp(rule, symbolic_zeros=True)
     return function
 
 
-def _with_vjp(custom, roots, _):
+def _with_vjp(custom, run, roots, _):
     """The same with a rule for the way back. What that needs are residuals: it may run later."""
 
     @jax.custom_vjp
-    def function(held, args):
-        with _frames.replay(held, roots):
-            return custom.run(args)
+    def function(held, read, written, args):
+        return run(read, written, args)
 
-    def forward(held, args):
-        values = {name: tuple(leaf.value for leaf in leaves) for name, leaves in held.items()}
-        with _frames.replay(values, roots):
-            out, residuals = custom.forward(
-                [leaf.value for leaf in args], [leaf.perturbed for leaf in args]
-            )
-        return out, (values, residuals)
+    def forward(held, *inputs):
+        values = jax.tree.map(lambda leaf: leaf.value, (held, *inputs))
+        with _frames.replay(values[0], roots):
+            out, residuals = custom.forward(values[-1], [leaf.perturbed for leaf in inputs[-1]])
+        return (out, run(*values[1:])[1]), (values, residuals)
 
     def backward(saved, cotangents):
-        values, residuals = saved
-        with _frames.replay(values, roots):
-            arg_cotangents, logs = custom.backward(residuals, cotangents)
-        return (None, arg_cotangents), logs
+        (held, *inputs), residuals = saved
+        with _frames.replay(held, roots):
+            by_rule, logs = custom.backward(residuals, cotangents[0])
+        natural = state_vjp(lambda *xs: run(*xs)[1], inputs, cotangents[1])
+        leaves, tree = jax.tree.flatten(tuple(inputs))
+        first = len(leaves) - len(by_rule)
+        for i, bar in enumerate(by_rule, first):
+            natural[i] = bar if natural[i] is None or bar is None else natural[i] + bar
+        return (None, *jax.tree.unflatten(tree, natural)), logs
 
     _jax.define_vjp(function, forward, backward, custom)
     return function

@@ -5,11 +5,14 @@ from __future__ import annotations
 import jax
 
 from oryxstate._effects._functionalize import cached, pure, thread
+from oryxstate._effects._names import touches_state
 
 
 def rule(trace, args, params):
     """Jit the pure function; donation is dropped, since the caller's arguments are still needed."""
     jaxpr = params["jaxpr"]
+    if not touches_state(jaxpr):  # most are small functions of jax.numpy
+        return None
 
     def rebuild(variables):
         key = ("jit", params["inline"], params["name"], *variables.declared)

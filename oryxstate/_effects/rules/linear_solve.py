@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import jax
 from jax import lax
 
 from oryxstate import _jax
 from oryxstate._effects import _frames
-from oryxstate._effects._derivatives import with_own_derivative
+from oryxstate._effects._derivatives import jvp, state_jvp
 from oryxstate._effects._functionalize import Part, thread
 
 VECTOR = Part("`custom_linear_solve` takes for a vector (`b`)")
@@ -26,19 +27,30 @@ def rule(trace, args, params):
         return _system(jaxprs, read, written, *inputs)
 
     def rebuild(variables):
-        function = system
-        if variables.written:
-            function = with_own_derivative(
-                system,
-                lambda *inputs: system(*inputs)[0],
-                lambda read, written, inputs: _run(jaxprs, "solve", read, written, *inputs)[1],
-                variables.written,
-            )
+        function = _with_own_derivative(system, jaxprs) if variables.written else system
         return function(variables.read, variables.written, (consts, list(b)))
 
     vector = [VECTOR] * len(b)
     computations = [(jaxprs[name], [*consts[name], *vector]) for name in jaxprs]
     return thread(trace, computations, rebuild, "lax.custom_linear_solve")
+
+
+def _with_own_derivative(system, jaxprs):
+    """Give the outputs the derivative of the system, and the new state that of `solve`."""
+
+    @jax.custom_jvp
+    def function(read, written, inputs):
+        return system(read, written, inputs)
+
+    def rule(primals, tangents):
+        out, out_dot = jvp(lambda *inputs: system(*inputs)[0], primals, tangents)
+        new, new_dot = state_jvp(
+            lambda r, w, xs: _run(jaxprs, "solve", r, w, *xs)[1], primals, tangents
+        )
+        return (out, new), (out_dot, new_dot)
+
+    function.defjvp(rule, symbolic_zeros=True)
+    return function
 
 
 def _run(jaxprs, name, read, written, consts, x):
