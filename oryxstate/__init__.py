@@ -8,6 +8,7 @@ from oryxstate._grad import grad, merge, partition, value_and_grad
 from oryxstate._module._base import Module
 from oryxstate._module._fields import param, state, static
 from oryxstate._module._live import snapshot
+from oryxstate._module._takes import keywords
 from oryxstate._tree import ArraySpec, Shape, make_array_spec, named_leaves
 
 from oryxstate import _batched, _containers, nn  # isort: skip  (the first two register themselves)
@@ -25,6 +26,7 @@ __all__ = [
     "check_annotations",
     "grad",
     "init",
+    "keywords",
     "make_array_spec",
     "merge",
     "named_leaves",

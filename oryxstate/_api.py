@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 
 from oryxstate import _tree
-from oryxstate._module import _call, _keywords, _pytree
+from oryxstate._module import _call, _pytree, _takes
 from oryxstate._module._base import Module
 
 T = TypeVar("T")
@@ -83,7 +83,8 @@ def call_and_update(obj: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
             f"cannot call {type(obj).__name__}: {obj!r}. Give a module, a function, a tuple or "
             "list of them, or a callable pytree that holds modules."
         )
-    return _call.root(lambda live, *a, **k: live(*a, **k), obj, args, kwargs, like=obj)
+    taken = _takes.taken_by(obj)
+    return _call.root(lambda live, *a, **k: live(*a, **k), obj, args, kwargs, taken=taken)
 
 
 @call_and_update.register
@@ -162,7 +163,7 @@ def spec(obj: Any) -> Callable[..., Any]:
 
 def _run_once(obj: Any, args: tuple, kwargs: dict) -> Any:
     module = obj if _is_ready(obj) else init(obj)(jax.random.key(0), *args, **kwargs)
-    if "training" in _keywords.taken_inside(module):  # shapes do not depend on it
+    if "training" in _takes.taken_inside(module):  # shapes do not depend on it
         kwargs = {"training": False, **kwargs}
     return call(module, *args, **kwargs)
 

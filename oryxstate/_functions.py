@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from oryxstate import _api, _function_runs, _tree
 from oryxstate._effects import _frames, _primitives, _trace
 from oryxstate._effects._names import FUNCTION, Name
-from oryxstate._module import _keywords, _pytree
+from oryxstate._module import _pytree, _takes
 from oryxstate._module._base import Module
 from oryxstate._module._fields import param, state, static
 
@@ -115,10 +116,14 @@ class FunctionModule(Module):
     states: dict[str, Any] = state()
     modules: dict[str, Any]
 
+    __takes_rng__ = True
+
     @property
     def __keywords__(self) -> dict[str, bool]:
-        """Those that the layers in it take: they get them from here."""
-        return dict.fromkeys(_keywords.taken_inside(self.modules), False)
+        """Those of the function, and those that modules in it take: they get them from here."""
+        own = dict(_takes.taken_by(self.function).keyword_only)
+        own.pop("init_key", None)
+        return {**dict.fromkeys(_takes.taken_inside(self.modules), False), **own}
 
     def variables(self) -> dict[str, Any]:
         """The variables by name."""
@@ -166,8 +171,11 @@ class FunctionModule(Module):
 
 
 def _split(function: Callable[..., Any], modules: Any, kwargs: dict) -> tuple[dict, dict]:
-    name = f"function `{getattr(function, '__name__', repr(function))}`"
-    return _keywords.split(function, modules, kwargs, name)
+    def called() -> str:
+        return f"function `{getattr(function, '__name__', repr(function))}`"
+
+    inside = functools.partial(_takes.taken_inside, modules)
+    return _takes.split(_takes.taken_by(function), inside, kwargs, called)
 
 
 def _no_variable(module: FunctionModule, name: str) -> str:
@@ -217,7 +225,7 @@ def _init(function: Any, *, name: str | None = None) -> Callable[..., Any]:
 
 def _initialized(function: Any, name: str | None, key: Any, args: tuple, kwargs: dict) -> Any:
     with _trace.open_frame(declaring=True) as frame:
-        own = {k: v for k, v in kwargs.items() if _keywords.accepts(function, k)}
+        own = {k: v for k, v in kwargs.items() if _takes.taken_by(function).accepts(k)}
         # What a function declares does not depend on whether it trains.
         frame.modules = _function_runs.Modules(frame, {}, {"training": False, **kwargs})
         _function_runs.run(function, key, args, own)
@@ -233,4 +241,5 @@ def _initialized(function: Any, name: str | None, key: Any, args: tuple, kwargs:
 
 @_api.call_and_update.register(types.FunctionType)
 def _(function: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    return _function_runs.run(function, jax.random.key(0), args, kwargs), function
+    own, _ = _split(function, (), kwargs)
+    return _function_runs.run(function, jax.random.key(0), args, own), function

@@ -57,10 +57,13 @@ class Module(metaclass=_construct.ModuleMeta):
 
         @property
         def __keywords__(self) -> dict[str, bool]:
-            """The keywords that the call gets from its root, and whether it needs them."""
+            """The keywords that the call gets from calls around, and whether it needs them."""
             ...
+
+        __takes_rng__: ClassVar[bool]
     else:
         __keywords__ = {}
+        __takes_rng__ = False
         call_batched = None  # what an author may write, as a method
 
     name: str | None = static(default=None, kw_only=True)

@@ -26,17 +26,24 @@ class Place:
     Attributes:
         frame: that of its root call.
         path: the path of the module in it.
-        keywords: those of the root call.
+        keywords: those that reach the module.
         kind: the name of the module's class.
-        refs: what the module carried in each state field if it came as a value (see
-            `_primitives`), else empty.
+        is_value: whether the module came as a value (see `_primitives`).
+        refs: what it then carried in each state field; else empty.
     """
 
-    __slots__ = ("frame", "keywords", "kind", "path", "refs")
+    __slots__ = ("frame", "is_value", "keywords", "kind", "path", "refs")
 
     def __init__(self, frame: _frames.Frame, path: str, keywords: Any, kind: str):
         self.frame, self.path, self.keywords, self.kind = frame, path, keywords, kind
+        self.is_value = False
         self.refs: dict[str, tuple] = {}
+
+    def reached_by(self, keywords: Any) -> Place:
+        """Return the same place with other keywords."""
+        place = Place(self.frame, self.path, keywords, self.kind)
+        place.is_value, place.refs = self.is_value, self.refs
+        return place
 
     @property
     def ended(self) -> bool:
@@ -52,13 +59,14 @@ class Place:
             raise EffectError(_primitives.ENDED.format(name=name))
         return self.frame.variables[name]
 
-    def _identity(self, field: str) -> int | None:
-        return None if self.refs.get(field) else self.frame.identity
+    @property
+    def _identity(self) -> int | None:
+        return None if self.is_value else self.frame.identity
 
     def read_leaves(self, field: str) -> tuple:
         """Return the leaves of the current value."""
         name, refs = self.name(field), self.refs.get(field, ())
-        return _primitives.read(name, self._variable(name).avals, refs, self._identity(field))
+        return _primitives.read(name, self._variable(name).avals, refs, self._identity)
 
     def read(self, field: str) -> Any:
         """Return the current value."""
@@ -84,7 +92,7 @@ class Place:
         """Make these the current value."""
         name, refs = self.name(field), self.refs.get(field, ())
         self._variable(name)
-        _primitives.write(name, leaves, refs, reduce, self._identity(field))
+        _primitives.write(name, leaves, refs, reduce, self._identity)
 
 
 def enter(tree: Any, frame: _frames.Frame, path: str = "", keywords: Any = _keywords.NONE) -> Any:
@@ -106,6 +114,23 @@ def enter(tree: Any, frame: _frames.Frame, path: str = "", keywords: Any = _keyw
     return _pytree.map_modules(live, tree, path)
 
 
+def with_keywords(live: Any, keywords: _keywords.Keywords) -> Any:
+    """Return a live module whose modules are reached by these keywords, before those of now."""
+
+    def changed(module: Any, path: str) -> Any:
+        children = _pytree.map_children(changed, module, path)
+        scope, place = _pytree.scope_of(module), module.__dict__.get(PLACE)
+        if scope is None:
+            return _pytree.with_data(module, children)
+        scope = scope._replace(keywords=keywords.over(scope.keywords))
+        copy = _pytree.with_data(module, children, scope=scope)
+        if place is not None:
+            copy.__dict__[PLACE] = place.reached_by(scope.keywords)
+        return copy
+
+    return changed(live, "")
+
+
 def revive(module: Any) -> Any:
     """Return the live form of a module that came across a pytree operation or a transformation."""
 
@@ -115,7 +140,9 @@ def revive(module: Any) -> Any:
     frame, scope = module.__dict__[ROOT], _pytree.scope_of(module)
     children = _pytree.map_children(child, module, scope.path)
     live, values = _live(module, frame, scope.path, scope.keywords, children)
-    live.__dict__[PLACE].refs = {field: tuple(leaves) for field, (leaves, _) in values.items()}
+    place = live.__dict__[PLACE]
+    place.is_value = True
+    place.refs = {field: tuple(leaves) for field, (leaves, _) in values.items()}
     return live
 
 

@@ -38,10 +38,6 @@ class Layer(Module):
     Subclass it like `Module`, and write `initialize` too. `Dense.of(64)` is then a template, which
     makes the layer for a given input; templates compose with `>>`.
 
-    Keyword-only parameters of `call` are threaded: a keyword given where the model is called
-    reaches every layer that takes it and was not given it. From `rng`, a random key, every layer
-    gets its own key, at each call and for each example of a `vmap`.
-
     Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
@@ -61,14 +57,6 @@ class Layer(Module):
     """
 
     of: ClassVar[Of] = Of()
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "__keywords__" not in cls.__dict__:
-            cls.__keywords__ = {  # type: ignore[assignment]
-                **_keywords.taken_by(cls.call_and_update),
-                **_keywords.taken_by(cls.call),
-            }
 
     @classmethod
     @abc.abstractmethod

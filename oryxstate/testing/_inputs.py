@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from oryxstate._annotations import _hints
 from oryxstate._module._base import Module
 from oryxstate._module._derive import nothing_written
-from oryxstate._module._keywords import RNG, taken_inside
 from oryxstate._module._pytree import modules
+from oryxstate._module._takes import RNG, taken_inside
 from oryxstate._tree import ArraySpec
 from oryxstate.testing._arrays import arrays, keys
 from oryxstate.testing._dimensions import Scope, Sizes, scopes
