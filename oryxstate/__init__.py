@@ -2,6 +2,7 @@
 
 from oryxstate._annotations._setting import check_annotations
 from oryxstate._api import call, call_and_update, init, spec, update
+from oryxstate._batch import batch_call, batch_call_and_update, per_example
 from oryxstate._errors import AnnotationError, EffectError
 from oryxstate._functions import FunctionModule, assign, variable
 from oryxstate._grad import grad, merge, partition, value_and_grad
@@ -21,6 +22,8 @@ __all__ = [
     "Module",
     "Shape",
     "assign",
+    "batch_call",
+    "batch_call_and_update",
     "call",
     "call_and_update",
     "check_annotations",
@@ -33,6 +36,7 @@ __all__ = [
     "nn",
     "param",
     "partition",
+    "per_example",
     "snapshot",
     "spec",
     "state",

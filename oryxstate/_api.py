@@ -6,6 +6,7 @@ Each dispatches on its first argument; other files register functions, tuples, l
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:  # a type checker does not see through `singledispatch`
     class _CallAndUpdate(Protocol):
         register: Any
 
+        @overload
+        def __call__(
+            self, obj: types.MethodType, /, *args: Any, **kwargs: Any
+        ) -> tuple[Any, Any]: ...
+        @overload
         def __call__(self, obj: T, /, *args: Any, **kwargs: Any) -> tuple[Any, T]: ...
 
     class _Template(Protocol[M_co]):
@@ -54,13 +60,14 @@ def call_and_update(obj: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
 
     Args:
         obj: a module; a tuple (the same arguments to each member) or a list (composition) of such;
-            a function; any callable pytree that holds modules, such as an Equinox model.
+            a function; any callable pytree that holds modules, such as an Equinox model; a bound
+            method of a module, which is run instead of its `call`.
         *args: the arguments of its `call`.
         **kwargs: its keyword arguments.
 
     Returns:
-        `(output, updated obj)`. `obj` itself does not change. Structure, shapes, dtypes and weak
-        types of the updated object are those of `obj`.
+        `(output, updated obj)`, for a method the updated module. `obj` itself does not change.
+        Structure, shapes, dtypes and weak types of the updated object are those of `obj`.
 
     Raises:
         TypeError: if `obj` cannot be called.
@@ -78,13 +85,22 @@ def call_and_update(obj: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         >>> int(counter.count)
         1
     """
+    function, tree, taken = called(obj)
+    return _call.root(function, tree, args, kwargs, taken=taken)
+
+
+def called(obj: Any) -> tuple[Callable[..., Any], Any, _takes.Taken]:
+    """What a root call of an object runs: a function, the tree that holds modules, its keywords."""
     if not callable(obj):
         raise TypeError(
             f"cannot call {type(obj).__name__}: {obj!r}. Give a module, a function, a tuple or "
             "list of them, or a callable pytree that holds modules."
         )
-    taken = _takes.taken_by(obj)
-    return _call.root(lambda live, *a, **k: live(*a, **k), obj, args, kwargs, taken=taken)
+    if isinstance(obj, types.MethodType) and _pytree.is_module(obj.__self__):
+        taken = _takes.taken_by(obj)
+        return _call.completing(obj.__func__, taken), obj.__self__, taken
+    call = type(obj).call if _pytree.is_module(obj) else obj
+    return (lambda live, *a, **k: live(*a, **k)), obj, _takes.taken_by(call)
 
 
 @call_and_update.register
@@ -163,7 +179,8 @@ def spec(obj: Any) -> Callable[..., Any]:
 
 def _run_once(obj: Any, args: tuple, kwargs: dict) -> Any:
     module = obj if _is_ready(obj) else init(obj)(jax.random.key(0), *args, **kwargs)
-    if "training" in _takes.taken_inside(module):  # shapes do not depend on it
+    tree = module.__self__ if isinstance(module, types.MethodType) else module
+    if "training" in _takes.taken_inside(tree):  # shapes do not depend on it
         kwargs = {"training": False, **kwargs}
     return call(module, *args, **kwargs)
 
@@ -172,4 +189,6 @@ def _is_ready(obj: Any) -> bool:
     """Whether something is a module, ours or Equinox's, and no function to be initialized."""
     if _pytree.is_module(obj):
         return True
+    if isinstance(obj, types.MethodType):
+        return _pytree.is_module(obj.__self__)
     return isinstance(obj, eqx.Module) and any(map(_tree.is_array, jax.tree.leaves(obj)))

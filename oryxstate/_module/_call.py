@@ -49,7 +49,7 @@ def root(
 
 
 def _split(taken: _takes.Taken, tree: Any, kwargs: dict) -> tuple[dict, dict]:
-    completed = {*taken.keyword_only, *tree.__keywords__} if _pytree.is_module(tree) else ()
+    completed = _keywords.names(tree, taken) if _pytree.is_module(tree) else ()
     inside = functools.partial(_takes.taken_inside, tree)
     return _takes.split(taken, inside, kwargs, lambda: type(tree).__name__, completed)
 
@@ -104,6 +104,20 @@ _LOST = (
     "would be lost. Make it a field of the model, or call it explicitly, `y, module = "
     "module.call_and_update(x)`, and return the new module."
 )
+
+
+def completing(written: Callable[..., Any], taken: _takes.Taken) -> Callable[..., Any]:
+    """Return a function of a module that runs a method of it, with the keywords completed."""
+
+    def run(module: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            complete = _keywords.completed(module, taken, args, kwargs)
+            return written(module, *args, **complete)
+        except Exception as error:
+            locate(error, module, written)
+            raise
+
+    return run
 
 
 def locate(error: Exception, module: Any, written: Any) -> None:

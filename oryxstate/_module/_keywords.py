@@ -126,6 +126,11 @@ def add_counter(module: Any, place: Any) -> None:
         place.frame.add(place.name(CALLS), _NO_CALLS)
 
 
+def names(module: Any, taken: Taken) -> dict[str, bool]:
+    """The keywords that a function of a module gets from calls around, and which it needs."""
+    return module.__keywords__ if taken.is_open else taken.keyword_only
+
+
 def completed(module: Any, taken: Taken, args: tuple, kwargs: dict) -> dict:
     """The keywords that a module is called with: those given to it, and those of calls around.
 
@@ -138,13 +143,13 @@ def completed(module: Any, taken: Taken, args: tuple, kwargs: dict) -> dict:
     Raises:
         TypeError: if one that it needs is given by none, naming the module and its path.
     """
-    names = module.__keywords__ if taken.is_open else taken.keyword_only
-    if not names:
+    needed = names(module, taken)
+    if not needed:
         return kwargs
     place = module.__dict__.get(_pytree.PLACE)
     given = () if place is None else place.keywords.names
     complete = dict(kwargs)
-    for name, required in names.items():
+    for name, required in needed.items():
         if name in kwargs:
             continue
         if name in given:
