@@ -74,6 +74,11 @@ class Module(metaclass=_construct.ModuleMeta):
         _classes.make(cls, Module, kw_only=kw_only)
         _derive.derive_calls(cls, Module)
 
+    @classmethod
+    def __misused__(cls, args: tuple, kwargs: dict[str, Any]) -> str | None:
+        """The text of a better error for arguments that are not the fields, if there is one."""
+        return None
+
     # Frozen -----------------------------------------------------------------------------------
 
     if not TYPE_CHECKING:

@@ -114,18 +114,27 @@ def completing(written: Callable[..., Any], taken: _takes.Taken) -> Callable[...
             complete = _keywords.completed(module, taken, args, kwargs)
             return written(module, *args, **complete)
         except Exception as error:
-            locate(error, module, written)
+            locate(error, module, written, args)
             raise
 
     return run
 
 
-def locate(error: Exception, module: Any, written: Any) -> None:
+def locate(error: Exception, module: Any, written: Any, args: tuple) -> None:
     """Note on an exception in which module it happened, once for each module on its way."""
+    given = getattr(error, "obj", None)  # of which an attribute is missing
+    if isinstance(given, list | tuple | float | int) and any(given is arg for arg in args):
+        _note(error, _NO_ARRAY.format(kind=type(given).__name__))
     path, name = _live.path_of(module), getattr(written, "__name__", "call")
     code = f"{type(module).__name__}.{name}"
-    note = f"in '{path}' ({code})" if path else f"in {code}"
-    if note not in getattr(error, "__notes__", ()):  # `super()` calls it twice
+    _note(error, f"in '{path}' ({code})" if path else f"in {code}")
+
+
+_NO_ARRAY = "It was given a {kind} where it takes an array: write `jnp.asarray(x)`."
+
+
+def _note(error: Exception, note: str) -> None:
+    if note not in getattr(error, "__notes__", ()):  # `super()` calls a module twice
         error.add_note(note)
 
 
@@ -159,7 +168,7 @@ def _follow(rule: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> t
         out, new = _hook.run(rule, before, *args, **complete)
         return out, before, _same_type(new, before, type(live).__name__)
     except Exception as error:
-        locate(error, live, rule)
+        locate(error, live, rule, args)
         raise
 
 

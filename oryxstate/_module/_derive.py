@@ -96,7 +96,7 @@ def _derived_from_call(written: Callable[..., Any]) -> tuple[Callable[..., Any],
                 return _hook.run_batched(written, module, args, complete)
             return _hook.run(written, module, *args, **complete)
         except Exception as error:
-            _call.locate(error, module, written)
+            _call.locate(error, module, written, args)
             raise
 
     def call_and_update(self: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
