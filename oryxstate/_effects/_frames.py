@@ -56,6 +56,7 @@ class Frame:
         declaring: for a function, whether it declares variables now or finds them; else None.
         declared: what a function last said of its variables, `(treedef, avals)` by field.
         model: what is called.
+        paths: where the modules in it stand that are not live, by `id`.
         modules: for a function, whatever holds the modules among its variables.
         stands_for: for a replay, the frames whose variables it holds.
 
@@ -78,6 +79,7 @@ class Frame:
         self.variables: dict[Name, Variable] = {}
         self.declared: dict[str, tuple[Any, tuple]] = {}
         self.model: Any = None
+        self.paths: dict[int, str] = {}
         self.modules: Any = None
         self.stands_for: tuple[Frame, ...] = ()
 

@@ -112,7 +112,8 @@ def completing(written: Callable[..., Any], taken: _takes.Taken) -> Callable[...
     def run(module: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             complete = _keywords.completed(module, taken, args, kwargs)
-            return written(module, *args, **complete)
+            with _live.scope(module):
+                return written(module, *args, **complete)
         except Exception as error:
             locate(error, module, written, args)
             raise
@@ -122,32 +123,38 @@ def completing(written: Callable[..., Any], taken: _takes.Taken) -> Callable[...
 
 def locate(error: Exception, module: Any, written: Any, args: tuple) -> None:
     """Note on an exception in which module it happened, once for each module on its way."""
-    given = getattr(error, "obj", None)  # of which an attribute is missing
-    if isinstance(given, list | tuple | float | int) and any(given is arg for arg in args):
-        _note(error, _NO_ARRAY.format(kind=type(given).__name__))
+    if any(map(_is_numbers, args)) and not hasattr(error, "__notes__"):
+        error.add_note(_NO_ARRAY)
     path, name = _live.path_of(module), getattr(written, "__name__", "call")
     code = f"{type(module).__name__}.{name}"
-    _note(error, f"in '{path}' ({code})" if path else f"in {code}")
-
-
-_NO_ARRAY = "It was given a {kind} where it takes an array: write `jnp.asarray(x)`."
-
-
-def _note(error: Exception, note: str) -> None:
+    note = f"in '{path}' ({code})" if path else f"in {code}"
     if note not in getattr(error, "__notes__", ()):  # `super()` calls a module twice
         error.add_note(note)
 
 
-def root_of_rule(rule: Callable[..., Any], module: Any, args: tuple, kwargs: dict) -> Any:
+_NO_ARRAY = "It was given a list of numbers. If it takes an array there, write `jnp.asarray(x)`."
+
+
+def _is_numbers(arg: Any) -> bool:
+    leaves = jax.tree.leaves(arg) if isinstance(arg, list) else ()
+    return bool(leaves) and all(isinstance(leaf, int | float) for leaf in leaves)
+
+
+def root_of_rule(
+    rule: Callable[..., Any], module: Any, args: tuple, kwargs: dict, path: str = ""
+) -> Any:
     """A root call of a module whose author wrote `call_and_update`: `(output, updated module)`.
 
-    What the rule returns changed is as it says; the rest is as the calls inside it left it.
+    What the rule returns changed is as it says; the rest is as the calls inside it left it. `path`
+    is where the module stands in the model, for messages.
     """
 
     def run(live: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
         return _follow(rule, live, args, kwargs)
 
-    (out, *changes), current = root(run, module, args, kwargs, taken=_takes.taken_by(rule))
+    (out, *changes), current = root(
+        run, module, args, kwargs, taken=_takes.taken_by(rule), path=path
+    )
     triples = zip(*map(jax.tree.leaves, (*changes, current)), strict=True)
     leaves = [left if new is before else new for before, new, left in triples]
     return out, jax.tree.unflatten(jax.tree.structure(current), leaves)
@@ -165,7 +172,8 @@ def _follow(rule: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> t
     try:
         complete = _keywords.completed(live, _takes.taken_by(rule), args, kwargs)
         before = _pytree.value_of(live) if _pytree.PLACE in live.__dict__ else live
-        out, new = _hook.run(rule, before, *args, **complete)
+        with _live.scope(live):
+            out, new = _hook.run(rule, before, *args, **complete)
         return out, before, _same_type(new, before, type(live).__name__)
     except Exception as error:
         locate(error, live, rule, args)

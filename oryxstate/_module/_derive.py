@@ -94,7 +94,8 @@ def _derived_from_call(written: Callable[..., Any]) -> tuple[Callable[..., Any],
             complete = _keywords.completed(module, taken, args, kwargs)
             if type(module).call_batched is not None and _live.is_live(module):
                 return _hook.run_batched(written, module, args, complete)
-            return _hook.run(written, module, *args, **complete)
+            with _live.scope(module):
+                return _hook.run(written, module, *args, **complete)
         except Exception as error:
             _call.locate(error, module, written, args)
             raise
@@ -122,7 +123,7 @@ def _derived_from_rule(written: Callable[..., Any]) -> tuple[Callable[..., Any],
             return compose(live, *args)
         if (_frames.any_open() or _live.is_stray(self)) and _pytree.has_state(self):
             raise EffectError(not_in_root(self, self.__layout__.state))
-        return call_and_update(self, *args, **kwargs)[0]
+        return _call.root_of_rule(written, self, args, kwargs, _live.known_path(self))[0]
 
     def compose(live: Any, *args: Any, **kwargs: Any) -> Any:
         return _call.compose(written, live, args, kwargs)

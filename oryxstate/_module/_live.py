@@ -6,11 +6,12 @@ Reading a state field asks the frame, so that it sees every earlier write; writi
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, TypeVar
 
 import jax
 
-from oryxstate import _tree
+from oryxstate import _jax, _tree
 from oryxstate._effects import _frames, _primitives
 from oryxstate._effects._names import Name
 from oryxstate._errors import EffectError
@@ -103,6 +104,7 @@ def enter(tree: Any, frame: _frames.Frame, path: str = "", keywords: Any = _keyw
         children = _pytree.map_children(live, module, path)
         states = module.__layout__.state
         if not (states or children or module.__keywords__ or module.call_batched):
+            frame.paths[id(module)] = path
             return module
         entered, values = _live(module, frame, path, keywords, children)
         place = entered.__dict__[PLACE]
@@ -254,9 +256,27 @@ def path_of(module: Any) -> str:
     scope = _pytree.scope_of(module)
     if scope is not None:
         return scope.path
+    return known_path(module)
+
+
+def scope(module: Any) -> Any:
+    """Return the name scope of a call, a context: the last part of its path, or its class."""
+    trace = _jax.current_trace()
+    if _jax.evaluates(trace):
+        return _NO_SCOPE
+    return jax.named_scope(known_path(module).rsplit(".", 1)[-1] or type(module).__name__)
+
+
+_NO_SCOPE = contextlib.nullcontext()
+
+
+def known_path(module: Any) -> str:
+    """Return where a module stands in its root call if that is known at once, else nothing."""
+    place = module.__dict__.get(PLACE)
+    if place is not None:
+        return place.path
     root = _frames.innermost()
-    model = None if root is None else root.model
-    return next((path for path, other in _pytree.modules(model) if other is module), "")
+    return "" if root is None else root.paths.get(id(module), "")
 
 
 def is_live(module: Any) -> bool:
