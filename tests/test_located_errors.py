@@ -146,7 +146,7 @@ MISUSES = {
     ),
     "a function in a list": (
         lambda: Holds([DENSE, jax.nn.relu]),
-        r"\(at `field\[1\]`\) holds the function `relu`.*`nn\.Lambda\(relu\)`",
+        r"\(at `field\[1\]`\) holds the function `relu` of type .*`nn\.Lambda\(relu\)`",
     ),
     "a field called name": (name_as_a_field, r"field `name` of A: every module has"),
     "a chain of a made layer": (

@@ -173,8 +173,9 @@ def check_data(module: Any, name: str, value: Any) -> None:
         check_function(leaf, at)
         if hasattr(leaf, "__in_field__"):
             raise TypeError(leaf.__in_field__(at))
-        if callable(leaf):
-            raise TypeError(_FUNCTION.format(at=at, name=getattr(leaf, "__name__", repr(leaf))))
+        if callable(leaf) and info.is_child:
+            name, kind = getattr(leaf, "__name__", repr(leaf)), type(leaf).__name__
+            raise TypeError(_FUNCTION.format(at=at, name=name, kind=kind))
         raise TypeError(
             f"{at} holds {leaf!r} of type {type(leaf).__name__}, which is no array. If it is "
             "configuration, declare the field `ox.static()`; if it is a number to compute with, "
@@ -183,9 +184,9 @@ def check_data(module: Any, name: str, value: Any) -> None:
 
 
 _FUNCTION = (
-    "{at} holds the function `{name}`, which is no array. Make it a layer, `nn.Lambda({name})`, "
-    "which is called as other modules are; or if the field is configuration, declare it "
-    "`ox.static()`."
+    "{at} holds the function `{name}` of type {kind}, which is no array. Make it a layer, "
+    "`nn.Lambda({name})`, which is called as other modules are; or if the field is configuration, "
+    "declare it `ox.static()`."
 )
 
 

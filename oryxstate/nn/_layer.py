@@ -176,6 +176,8 @@ class Layer(Module):
 
     @classmethod
     def __misused__(cls, args: tuple, kwargs: dict[str, Any]) -> str | None:
+        if inspect.isabstract(cls):
+            return None
         fields = {name for name in cls.__layout__.fields if name != "name"}
         if fields & set(kwargs) or any(map(_tree.is_array, jax.tree.leaves(args))):
             return None
