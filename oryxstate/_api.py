@@ -99,7 +99,7 @@ def called(obj: Any) -> tuple[Callable[..., Any], Any, _takes.Taken]:
     if isinstance(obj, types.MethodType) and _pytree.is_module(obj.__self__):
         taken = _takes.taken_by(obj)
         return _call.completing(obj.__func__, taken), obj.__self__, taken
-    call = type(obj).call if _pytree.is_module(obj) else obj
+    call = type(obj).call if isinstance(obj, Module) else obj
     return (lambda live, *a, **k: live(*a, **k)), obj, _takes.taken_by(call)
 
 
