@@ -74,7 +74,7 @@ def inputs(
     if not isinstance(module, Module):
         raise TypeError(f"inputs: give a module, got {module!r}. A class has `modules(kind)`.")
     if type(module).call is Module.call:
-        raise TypeError(f"inputs: {nothing_written(module, "call")}")
+        raise TypeError(f"inputs: {nothing_written(module, 'call')}")
     owner = f"`{type(module).__name__}.call`"
     call = parameters_of(written(type(module)), owner, "`inputs(module, {}=strategy)`")
     call = call.without(next(iter(call.signature)))  # self
