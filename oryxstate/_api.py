@@ -6,6 +6,7 @@ Each dispatches on its first argument; other files register functions, tuples, l
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
@@ -13,8 +14,9 @@ import jax
 
 from oryxstate import _tree
 from oryxstate._effects import _trace
-from oryxstate._module import _keywords
+from oryxstate._module import _pytree, _takes
 from oryxstate._module._base import Module
+from oryxstate._module._call import completing
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Module)
@@ -26,6 +28,11 @@ if TYPE_CHECKING:  # a type checker does not see through `singledispatch`
         register: Any
         dispatch: Any
 
+        @overload
+        def __call__(
+            self, obj: types.MethodType, /, *args: Any, **kwargs: Any
+        ) -> tuple[Any, Any]: ...
+        @overload
         def __call__(self, obj: T, /, *args: Any, **kwargs: Any) -> tuple[Any, T]: ...
 
     class _Call(Protocol):
@@ -76,13 +83,14 @@ def call_and_update(obj: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
 
     Args:
         obj: a module; a tuple (the same arguments to each member) or a list (composition) of such;
-            a function; any callable pytree that holds modules, such as an Equinox model.
+            a function; any callable pytree that holds modules, such as an Equinox model; a bound
+            method of a module, which is run instead of its `call`.
         *args: the arguments of its `call`.
         **kwargs: its keyword arguments.
 
     Returns:
-        `(output, updated obj)`. `obj` itself does not change. Structure, shapes, dtypes and weak
-        types of the updated object are those of `obj`.
+        `(output, updated obj)`, for a method the updated module. `obj` itself does not change.
+        Structure, shapes, dtypes and weak types of the updated object are those of `obj`.
 
     Raises:
         TypeError: if `obj` cannot be called.
@@ -177,6 +185,49 @@ def spec(obj: Any) -> Callable[..., Any]:
 def _run_once(obj: Any, args: tuple, kwargs: dict) -> Any:
     with _trace.open_frame():  # what is made here is no part of a function around it
         module = init(obj)(jax.random.key(0), *args, **kwargs)
-        if "training" in _keywords.taken_inside(module):  # shapes do not depend on it
+        tree = module.__self__ if isinstance(module, types.MethodType) else module
+        if "training" in _takes.taken_inside(tree):  # shapes do not depend on it
             kwargs = {"training": False, **kwargs}
         return call(module, *args, **kwargs)
+
+
+# What they tell apart -----------------------------------------------------------------------------
+
+
+def is_root(obj: Any) -> bool:
+    """Whether a call of something is one root call: a module, a method, or what holds modules."""
+    if isinstance(obj, Module) or is_method(obj):
+        return True
+    return callable(obj) and is_ready(obj) and not is_model(obj)
+
+
+def called(obj: Any) -> tuple[Callable[..., Any], Any, _takes.Taken]:
+    """What a root call of such runs: a function, the tree that holds modules, its keywords."""
+    if is_method(obj):
+        taken = _takes.taken_by(obj)
+        return completing(obj.__func__, taken), obj.__self__, taken
+    call = type(obj).call if isinstance(obj, Module) else obj
+    return (lambda live, *a, **k: live(*a, **k)), obj, _takes.taken_by(call)
+
+
+def is_method(obj: Any) -> bool:
+    """Whether something is a method bound to a module: a way into it."""
+    return isinstance(obj, types.MethodType) and _pytree.is_module(obj.__self__)
+
+
+def is_ready(obj: Any) -> bool:
+    """Whether something needs no initialization: a pytree with arrays, or a type from outside."""
+    if is_model(obj):
+        return True
+    leaves = jax.tree.leaves(obj, is_leaf=_pytree.is_module)
+    return callable(obj) and any(_pytree.is_module(leaf) or _tree.is_array(leaf) for leaf in leaves)
+
+
+def is_model(obj: Any) -> bool:
+    """Whether `call_and_update` or `call` is registered for the type of an object."""
+    return is_registered(call_and_update, obj) or is_registered(call, obj)
+
+
+def is_registered(function: Any, obj: Any) -> bool:
+    """Whether one of the five functions is registered for the type of an object."""
+    return function.dispatch(type(obj)) is not function.dispatch(object)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from oryxstate import _api, _tree
-from oryxstate._module import _keywords
+from oryxstate._module import _takes
 
 
 def _rebuilt(like: tuple, items: Iterable[Any]) -> tuple:
@@ -29,13 +29,13 @@ def _for_each(members: Iterable[Any], kwargs: dict, *, all_get_others: bool) -> 
     """
     if not kwargs:
         return [{} for _ in members]
-    taken = [_keywords.taken_inside(member) for member in members]
+    taken = [_takes.taken_inside(member) for member in members]
     others = {k: v for k, v in kwargs.items() if not any(k in names for names in taken)}
     given = []
     for i, names in enumerate(taken):
         own = {k: v for k, v in kwargs.items() if k in names}
-        if own.get(_keywords.RNG) is not None:
-            own[_keywords.RNG] = jax.random.fold_in(own[_keywords.RNG], i)
+        if own.get(_takes.RNG) is not None:
+            own[_takes.RNG] = jax.random.fold_in(own[_takes.RNG], i)
         given.append({**own, **(others if all_get_others or i == 0 else {})})
     return given
 
@@ -123,7 +123,7 @@ def _call_at_init(module: Any, args: tuple, kwargs: dict) -> Any:
     """What a member hands on to the next while a list is initialized: it is not training."""
     if any(map(_tree.is_spec, jax.tree.leaves(args))):
         return _api.spec(module)(*args, **kwargs)
-    if "training" in _keywords.taken_inside(module):
+    if "training" in _takes.taken_inside(module):
         kwargs = {"training": False, **kwargs}
     return _api.call(module, *args, **kwargs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from oryxstate import _api, _function_runs, _tree
 from oryxstate._effects import _frames, _primitives, _trace
 from oryxstate._effects._names import FUNCTION
 from oryxstate._function_runs import INNER, Variables, Whole, has_module, name_of, no_key
-from oryxstate._module import _call, _keywords, _live, _pytree
+from oryxstate._module import _call, _live, _pytree, _takes
 from oryxstate._module._base import Module
 from oryxstate._module._fields import param, state, static
 
@@ -152,10 +153,14 @@ class FunctionModule(Module):
     modules: dict[str, Any]
     __key__ = staticmethod(no_key)
 
+    __takes_rng__ = True
+
     @property
     def __keywords__(self) -> dict[str, bool]:
-        """Those that the layers in it take: they get them from here."""
-        return dict.fromkeys(_keywords.taken_inside(self._held()), False)
+        """Those of the function, and those that modules in it take: they get them from here."""
+        own = dict(_takes.taken_by(self.function).keyword_only)
+        own.pop("init_key", None)
+        return {**dict.fromkeys(_takes.taken_inside(self._held()), False), **own}
 
     def _held(self) -> dict[str, Any]:
         states = {k: v.value if type(v) is Whole else v for k, v in self.states.items()}
@@ -244,8 +249,11 @@ def _function_name(function: Callable[..., Any]) -> str:
 
 
 def _split(function: Callable[..., Any], modules: Any, kwargs: dict) -> tuple[dict, dict]:
-    name = f"function `{_function_name(function)}`"
-    return _keywords.split(function, modules, kwargs, name)
+    def called() -> str:
+        return f"function `{_function_name(function)}`"
+
+    inside = functools.partial(_takes.taken_inside, modules)
+    return _takes.split(_takes.taken_by(function), inside, kwargs, called)
 
 
 def _no_variable(module: FunctionModule, name: str) -> str:
@@ -266,7 +274,7 @@ def _not_state(module: FunctionModule, name: str) -> str:
 
 @_api.init.register(object)
 def _init(function: Any, *, name: str | None = None) -> Callable[..., Any]:
-    if is_ready(function):
+    if _api.is_method(function) or _api.is_ready(function):
         return lambda key, *args, **kwargs: function
     if not callable(function):
         raise TypeError(
@@ -313,7 +321,7 @@ def initialized(
     kwargs = kwargs or {}
     with _trace.open_frame(declaring=True) as frame:
         frame.identity = -id(function)
-        own = {k: v for k, v in kwargs.items() if _keywords.accepts(function, k)}
+        own = {k: v for k, v in kwargs.items() if _takes.taken_by(function).accepts(k)}
         # What a function declares does not depend on whether it trains.
         frame.modules = _function_runs.Modules(frame, {"training": False, **kwargs})
         out = _function_runs.run(function, key, args, own)
@@ -338,35 +346,19 @@ def _bare(function: Callable[..., Any]) -> FunctionModule:
 
 @_api.call_and_update.register(object)
 def _(obj: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-    if callable(obj) and is_ready(obj) and not is_registered(_api.call, obj):
-        return _call.root(lambda live, *a, **k: live(*a, **k), obj, args, kwargs, like=obj)
-    if is_registered(_api.call, obj):
+    if _api.is_root(obj):
+        function, tree, taken = _api.called(obj)
+        return _call.root(function, tree, args, kwargs, taken=taken)
+    if _api.is_registered(_api.call, obj):
         return _api.call(obj, *args, **kwargs), (
-            _api.update(obj, *args, **kwargs) if is_registered(_api.update, obj) else obj
+            _api.update(obj, *args, **kwargs) if _api.is_registered(_api.update, obj) else obj
         )
     if not callable(obj):
         raise TypeError(
             f"cannot call {type(obj).__name__}: {obj!r}. Give a module, a function, a tuple or "
             "list of them, or a callable pytree that holds modules."
         )
+    own, _ = _split(obj, (), kwargs)
     with _trace.open_frame(declaring=False) as frame:  # without `modules`: it has no variables
-        out = _function_runs.run_again(obj, args, kwargs)
+        out = _function_runs.run_again(obj, args, own)
         return _live.detach(out, frame), obj
-
-
-def is_ready(obj: Any) -> bool:
-    """Whether something needs no initialization: a pytree with arrays, or a type from outside."""
-    if is_model(obj):
-        return True
-    leaves = jax.tree.leaves(obj, is_leaf=_pytree.is_module)
-    return callable(obj) and any(_pytree.is_module(leaf) or _tree.is_array(leaf) for leaf in leaves)
-
-
-def is_model(obj: Any) -> bool:
-    """Whether `call_and_update` or `call` is registered for the type of an object."""
-    return is_registered(_api.call_and_update, obj) or is_registered(_api.call, obj)
-
-
-def is_registered(function: Any, obj: Any) -> bool:
-    """Whether one of the five functions is registered for the type of an object."""
-    return function.dispatch(type(obj)) is not function.dispatch(object)

@@ -25,7 +25,7 @@ LAYERS = [
     ("_effects",),
     ("_module",),
     ("_annotations", "_api", "_batched", "_function_runs"),
-    ("_functions", "_containers", "_grad", "_capture"),
+    ("_functions", "_containers", "_grad", "_capture", "_batch"),
     ("nn", "checkpoint", "sharding", "summary"),
     ("testing",),
 ]
@@ -33,6 +33,7 @@ INTERNALS = ("jax.core", "jax.extend", "jax.interpreters", "jax._src")
 # Parts of a layer that know none of their neighbours.
 ALONE = (
     "_annotations",
+    "_batch",
     "_batched",
     "_errors",
     "_stack",

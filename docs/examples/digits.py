@@ -76,11 +76,8 @@ def make_train_step(optimizer: optax.GradientTransformation) -> Any:
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def train_step(model: Any, optimizer_state: Any, images: Array, labels: Array, key: Any) -> Any:
         def objective(model: Any) -> Any:
-            def one(image: Array) -> Any:
-                return model.call_and_update(image, training=True, rng=key)
-
             # One model comes out for all images: BatchNorm has seen the batch.
-            logits, model = jax.vmap(one, out_axes=(0, None))(images)
+            logits, model = ox.batch_call_and_update(model, images, training=True, rng=key)
             loss, correct = score(logits, labels)
             return loss, (model, correct)
 
@@ -94,7 +91,7 @@ def make_train_step(optimizer: optax.GradientTransformation) -> Any:
 
 @jax.jit
 def evaluate(model: Any, images: Array, labels: Array) -> tuple[Array, Array, Array]:
-    logits = jax.vmap(lambda image: model(image, training=False))(images)
+    logits = ox.batch_call(model, images, training=False)
     return *score(logits, labels), logits
 
 

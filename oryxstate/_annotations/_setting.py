@@ -48,6 +48,7 @@ def check_annotations(enabled: bool = True) -> contextlib.AbstractContextManager
         oryxstate._errors.AnnotationError: argument `x` of `Scale.call` is annotated
         Float[Array, "b c"], but got float32[2,1], with c=3. Give a value that fits, or
         mend the annotation.
+        in Scale.call
     """
     if enabled:
         _misfits.beartype()

@@ -10,7 +10,7 @@ import jax
 
 from oryxstate import _tree
 from oryxstate._batched import _primitive
-from oryxstate._module import _call, _hook, _live, _pytree
+from oryxstate._module import _call, _hook, _live, _pytree, _takes
 from oryxstate._module._static import type_key
 
 
@@ -54,6 +54,7 @@ class _Computation:
             jax.tree.unflatten(self._layer, shared),
             args,
             {},
+            taken=_takes.ANY,
             path=self._path,
         )
         flat, self.out = jax.tree.flatten(out)

@@ -65,6 +65,7 @@ class Frame:
         awaited: for a replay, the variables that are declared in it.
         declared: the types of the variables, of those too that have no value here yet.
         model: what is called.
+        paths: where the modules in it stand that are not live, by `id`.
         modules: for a function, whatever holds the modules among its variables.
         stands_for: for a replay, the frames whose variables it holds.
         handed_out: the paths of modules that were flattened, and may come back as values.
@@ -89,6 +90,7 @@ class Frame:
         self.awaited: Collection[Name] = ()
         self.declared: dict[Name, Declared] = {}
         self.model: Any = None
+        self.paths: dict[int, str] = {}
         self.modules: Any = None
         self.stands_for: tuple[Frame, ...] = ()
         self.handed_out: set[str] = set()

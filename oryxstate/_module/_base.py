@@ -58,10 +58,13 @@ class Module(metaclass=_construct.ModuleMeta):
 
         @property
         def __keywords__(self) -> dict[str, bool]:
-            """The keywords that the call gets from its root, and whether it needs them."""
+            """The keywords that the call gets from calls around, and whether it needs them."""
             ...
+
+        __takes_rng__: ClassVar[bool]
     else:
         __keywords__ = {}
+        __takes_rng__ = False
         call_batched = None  # what an author may write, as a method
 
     name: str | None = static(default=None, kw_only=True)
@@ -71,6 +74,11 @@ class Module(metaclass=_construct.ModuleMeta):
         super().__init_subclass__(**kwargs)
         _classes.make(cls, Module, kw_only=kw_only)
         _derive.derive_calls(cls, Module)
+
+    @classmethod
+    def __misused__(cls, args: tuple, kwargs: dict[str, Any]) -> str | None:
+        """The text of a better error for arguments that are not the fields, if there is one."""
+        return None
 
     # Frozen -----------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import jax
 from oryxstate import _jax, _stack, _tree
 from oryxstate._effects import _frames, _trace, rules  # noqa: F401  (importing installs the rules)
 from oryxstate._errors import EffectError
-from oryxstate._module import _hook, _keywords, _live, _pytree
+from oryxstate._module import _hook, _keywords, _live, _pytree, _takes
 
 
 def root(
@@ -20,7 +20,7 @@ def root(
     args: tuple,
     kwargs: dict,
     *,
-    like: Callable[..., Any] | None = None,
+    taken: _takes.Taken,
     path: str = "",
 ) -> tuple[Any, Any]:
     """Run `function(live tree, *args, **kwargs)` as a root call: `(output, updated tree)`.
@@ -28,17 +28,17 @@ def root(
     Pure: nothing leaks out, whatever happens inside.
 
     Args:
-        function: what is run.
+        function: what is run; if `tree` is a module, it completes the keywords.
         tree: a module, or a pytree that holds modules.
         args: positional arguments.
-        kwargs: keywords, of `function` or for the layers in the tree.
-        like: whose signature says which keywords are for `function`, if not its own.
+        kwargs: keywords, of the function or for the modules in the tree.
+        taken: the keywords that are for the function.
         path: where the tree stands in the model, for messages.
     """
     if _frames.any_open():  # parts of it may be live in another root call: take their values
         leaves, treedef = jax.tree.flatten(tree)
         tree = jax.tree.unflatten(treedef, leaves)
-    own, threaded = _keywords.split(like or function, tree, kwargs)
+    own, threaded = _split(taken, tree, kwargs) if kwargs else ({}, {})
     with _trace.open_frame() as frame:
         keywords = _keywords.hold(threaded, frame)
         frame.model = live = _live.enter(tree, frame, path, keywords)
@@ -48,16 +48,113 @@ def root(
         return _live.detach(out, frame), _live.updated_model(tree, frame, path)
 
 
-def root_of_rule(rule: Callable[..., Any], module: Any, args: tuple, kwargs: dict) -> Any:
+def _split(taken: _takes.Taken, tree: Any, kwargs: dict) -> tuple[dict, dict]:
+    completed = _keywords.names(tree, taken) if _pytree.is_module(tree) else ()
+    inside = functools.partial(_takes.taken_inside, tree)
+    return _takes.split(taken, inside, kwargs, lambda: type(tree).__name__, completed)
+
+
+def with_keywords(
+    run: Callable[..., Any], taken: _takes.Taken, module: Any, args: tuple, kwargs: dict
+) -> Any:
+    """Call a module inside a root call with keywords, which rule over those of calls around.
+
+    Args:
+        run: calls it with the keywords that it takes itself.
+        taken: which these are.
+        module: the module, live or a value without a place.
+        args: positional arguments.
+        kwargs: keywords, of the module or for the modules in it.
+    """
+    inside = functools.partial(_takes.taken_inside, module, below=True)
+    own, down = _takes.split(taken, inside, kwargs, functools.partial(_called, module))
+    if not down:
+        return run(module, *args, **own)
+    place = module.__dict__.get(_pytree.PLACE)
+    if place is None:
+        return _of_value(run, taken, module, args, kwargs)
+    keywords, values = _keywords.make(down, place.frame.level, place.path)
+    live = _live.with_keywords(module, keywords)
+    if not values:
+        return run(live, *args, **own)
+    with _frames.replay(values):
+        return run(live, *args, **own)
+
+
+def _called(module: Any) -> str:
+    path = _live.path_of(module)
+    return type(module).__name__ + (f" at '{path}'" if path else "")
+
+
+def _of_value(
+    run: Callable[..., Any], taken: _takes.Taken, module: Any, args: tuple, kwargs: dict
+) -> Any:
+    """Call a module without a place with keywords for modules in it, which write nothing."""
+    out, new = root(run, module, args, kwargs, taken=taken)
+    for (path, old), leaf in zip(
+        jax.tree_util.tree_flatten_with_path(module)[0], jax.tree.leaves(new), strict=True
+    ):
+        if leaf is not old:
+            raise EffectError(_LOST.format(kind=type(module).__name__, field=_tree.keystr(path)))
+    return out
+
+
+_LOST = (
+    "{kind} writes `{field}`, but it is not part of the model that is being called, so the update "
+    "would be lost. Make it a field of the model, or call it explicitly, `y, module = "
+    "module.call_and_update(x)`, and return the new module."
+)
+
+
+def completing(written: Callable[..., Any], taken: _takes.Taken) -> Callable[..., Any]:
+    """Return a function of a module that runs a method of it, with the keywords completed."""
+
+    def run(module: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            complete = _keywords.completed(module, taken, args, kwargs)
+            with _live.scope(module):
+                return written(module, *args, **complete)
+        except Exception as error:
+            locate(error, module, written, args)
+            raise
+
+    return run
+
+
+def locate(error: Exception, module: Any, written: Any, args: tuple) -> None:
+    """Note on an exception in which module it happened, once for each module on its way."""
+    if any(map(_is_numbers, args)) and not hasattr(error, "__notes__"):
+        error.add_note(_NO_ARRAY)
+    path, name = _live.path_of(module), getattr(written, "__name__", "call")
+    code = f"{type(module).__name__}.{name}"
+    note = f"in '{path}' ({code})" if path else f"in {code}"
+    if note not in getattr(error, "__notes__", ()):  # `super()` calls a module twice
+        error.add_note(note)
+
+
+_NO_ARRAY = "It was given a list of numbers. If it takes an array there, write `jnp.asarray(x)`."
+
+
+def _is_numbers(arg: Any) -> bool:
+    leaves = jax.tree.leaves(arg) if isinstance(arg, list) else ()
+    return bool(leaves) and all(isinstance(leaf, int | float) for leaf in leaves)
+
+
+def root_of_rule(
+    rule: Callable[..., Any], module: Any, args: tuple, kwargs: dict, path: str = ""
+) -> Any:
     """A root call of a module whose author wrote `call_and_update`: `(output, updated module)`.
 
-    What the rule returns changed is as it says; the rest is as the calls inside it left it.
+    What the rule returns changed is as it says; the rest is as the calls inside it left it. `path`
+    is where the module stands in the model, for messages.
     """
 
     def run(live: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
-        return _follow(rule, live, args, _keywords.completed(live, args, kwargs))
+        return _follow(rule, live, args, kwargs)
 
-    (out, *changes), current = root(run, module, args, kwargs)
+    (out, *changes), current = root(
+        run, module, args, kwargs, taken=_takes.taken_by(rule), path=path
+    )
     triples = zip(*map(jax.tree.leaves, (*changes, current)), strict=True)
     leaves = [left if new is before else new for before, new, left in triples]
     return out, jax.tree.unflatten(jax.tree.structure(current), leaves)
@@ -72,9 +169,15 @@ def compose(rule: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> A
 
 def _follow(rule: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> tuple:
     """`(output, module before, module after)` of a rule, whose `self` is a value."""
-    before = _pytree.value_of(live) if _pytree.PLACE in live.__dict__ else live
-    out, new = _hook.run(rule, before, *args, **kwargs)
-    return out, before, _same_type(new, before, type(live).__name__)
+    try:
+        complete = _keywords.completed(live, _takes.taken_by(rule), args, kwargs)
+        before = _pytree.value_of(live) if _pytree.PLACE in live.__dict__ else live
+        with _live.scope(live):
+            out, new = _hook.run(rule, before, *args, **complete)
+        return out, before, _same_type(new, before, type(live).__name__)
+    except Exception as error:
+        locate(error, live, rule, args)
+        raise
 
 
 def _same_type(new: Any, old: Any, kind: str) -> Any:

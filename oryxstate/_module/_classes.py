@@ -89,6 +89,11 @@ def _check_name(cls: type, name: str) -> None:
             f"field `{name}` of {cls.__name__}: names that begin with two underscores belong to "
             "Python and the library. Call it differently."
         )
+    if name == "name" and cls.__layout__.infos[name].kind != "static":
+        raise TypeError(
+            f"field `name` of {cls.__name__}: every module has a static field `name`, under which "
+            "`variables()` of its parent lists it. Call yours differently, such as `label`."
+        )
     declaring = next(base for base in cls.__mro__ if name in _own_fields(base))
     below = cls.__mro__.index(declaring)
     for i, owner in enumerate(cls.__mro__):

@@ -31,10 +31,16 @@ class ModuleMeta(abc.ABCMeta):
     if not TYPE_CHECKING:  # a type checker takes the signature of `__init__`
 
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-            if cls.__generated_init__:
-                _check_keywords(cls, kwargs)
-            module = super().__call__(*args, **kwargs)
-            seal(module)
+            try:
+                if cls.__generated_init__:
+                    _check_keywords(cls, kwargs)
+                module = super().__call__(*args, **kwargs)
+                seal(module)
+            except TypeError:
+                text = cls.__misused__(args, kwargs)
+                if text is None:
+                    raise
+                raise TypeError(text) from None
             return module
 
         def __setattr__(cls, name: str, value: Any) -> None:
@@ -165,11 +171,23 @@ def check_data(module: Any, name: str, value: Any) -> None:
     for path, leaf in _foreign.stray(value, is_module):
         at = f"{where} (at `{name}{jax.tree_util.keystr(path)}`)" if path else where
         check_function(leaf, at)
+        if hasattr(leaf, "__in_field__"):
+            raise TypeError(leaf.__in_field__(at))
+        if callable(leaf) and info.is_child:
+            name, kind = getattr(leaf, "__name__", repr(leaf)), type(leaf).__name__
+            raise TypeError(_FUNCTION.format(at=at, name=name, kind=kind))
         raise TypeError(
             f"{at} holds {leaf!r} of type {type(leaf).__name__}, which is no array. If it is "
             "configuration, declare the field `ox.static()`; if it is a number to compute with, "
             "make it an array, `converter=jnp.asarray`."
         )
+
+
+_FUNCTION = (
+    "{at} holds the function `{name}` of type {kind}, which is no array. Make it a layer, "
+    "`nn.Lambda({name})`, which is called as other modules are; or if the field is configuration, "
+    "declare it `ox.static()`."
+)
 
 
 def check_value(module: Any, name: str, value: Any) -> Any:

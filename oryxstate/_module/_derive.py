@@ -9,7 +9,7 @@ from typing import Any
 from oryxstate._effects import _frames, _primitives
 from oryxstate._effects._names import Name
 from oryxstate._errors import EffectError
-from oryxstate._module import _call, _hook, _keywords, _live, _pytree
+from oryxstate._module import _call, _hook, _keywords, _live, _pytree, _takes
 from oryxstate._module._classes import written
 
 WRITTEN = ("call", "__call__", "call_and_update")
@@ -47,6 +47,16 @@ def derive_calls(cls: Any, root: type) -> None:
         return call_and_update(self, *args, **kwargs)[1]
 
     cls.__call__, cls.update = __call__, update
+    if "__keywords__" not in vars(cls):
+        cls.__keywords__ = _keywords_of(cls, function)
+        cls.__takes_rng__ = _takes.RNG in cls.__keywords__
+
+
+def _keywords_of(cls: Any, function: Callable[..., Any]) -> dict[str, bool]:
+    """The keywords that a call takes, and those that a call of a base takes, by `super()`."""
+    bases = [vars(base).get("__keywords__") for base in reversed(cls.__mro__)]
+    names = [name for base in bases if isinstance(base, dict) for name in base]
+    return {**dict.fromkeys(names, False), **_takes.taken_by(function).keyword_only}
 
 
 def _the_only(owner: type, functions: dict[str, Any]) -> tuple[str, Any]:
@@ -68,29 +78,38 @@ def _own_update(cls: type, base: type) -> str:
 
 
 def _derived_from_call(written: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    taken = _takes.taken_by(written)
+
     @functools.wraps(written)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         live = _live.resolve(self)
-        if live is not None:
-            return run(live, args, _keywords.completed(live, args, kwargs))
-        if _frames.any_open() or _live.is_stray(self):
-            complete = _keywords.completed(self, args, kwargs)
-            return _hook.run(written, self, *args, **complete)
-        return _call.root(call, self, args, kwargs)[0]
+        if live is None and not (_frames.any_open() or _live.is_stray(self)):
+            return call_and_update(self, *args, **kwargs)[0]
+        if kwargs:
+            return _call.with_keywords(run, taken, self if live is None else live, args, kwargs)
+        return run(self if live is None else live, *args)
 
-    def run(live: Any, args: tuple, kwargs: dict) -> Any:
-        if type(live).call_batched is not None:
-            return _hook.run_batched(written, live, args, kwargs)
-        return _hook.run(written, live, *args, **kwargs)
+    def run(module: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            complete = _keywords.completed(module, taken, args, kwargs)
+            if type(module).call_batched is not None and _live.is_live(module):
+                return _hook.run_batched(written, module, args, complete)
+            with _live.scope(module):
+                return _hook.run(written, module, *args, **complete)
+        except Exception as error:
+            _call.locate(error, module, written, args)
+            raise
 
     def call_and_update(self: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """The output, and this module with the state that the call left."""
-        return _call.root(call, self, args, kwargs)
+        return _call.root(run, self, args, kwargs, taken=taken)
 
     return call, call_and_update
 
 
 def _derived_from_rule(written: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    taken = _takes.taken_by(written)
+
     @functools.wraps(written)
     def call_and_update(self: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         return _call.root_of_rule(written, self, args, kwargs)
@@ -99,10 +118,15 @@ def _derived_from_rule(written: Callable[..., Any]) -> tuple[Callable[..., Any],
         """The output of `call_and_update`."""
         live = _live.resolve(self)
         if live is not None:
-            return _call.compose(written, live, args, _keywords.completed(live, args, kwargs))
+            if kwargs:
+                return _call.with_keywords(compose, taken, live, args, kwargs)
+            return compose(live, *args)
         if (_frames.any_open() or _live.is_stray(self)) and _pytree.has_state(self):
             raise EffectError(not_in_root(self, self.__layout__.state))
-        return _call.root_of_rule(written, self, args, kwargs)[0]
+        return _call.root_of_rule(written, self, args, kwargs, _live.known_path(self))[0]
+
+    def compose(live: Any, *args: Any, **kwargs: Any) -> Any:
+        return _call.compose(written, live, args, kwargs)
 
     return call, call_and_update
 

@@ -6,6 +6,7 @@ Reading a state field asks the frame, so that it sees every earlier write; writi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any, TypeVar
 
@@ -39,7 +40,7 @@ class Place:
     Attributes:
         frame: that of its root call.
         path: the path of the module in it.
-        keywords: those of the root call.
+        keywords: those that reach the module.
         kind: the name of the module's class.
         refs: what the module carried in each state field if it came as a value (see
             `_primitives`), else None.
@@ -50,6 +51,12 @@ class Place:
     def __init__(self, frame: _frames.Frame, path: str, keywords: Any, kind: str):
         self.frame, self.path, self.keywords, self.kind = frame, path, keywords, kind
         self.refs: dict[str, tuple] | None = None
+
+    def reached_by(self, keywords: Any) -> Place:
+        """Return the same place with other keywords."""
+        place = Place(self.frame, self.path, keywords, self.kind)
+        place.refs = self.refs
+        return place
 
     @property
     def ended(self) -> bool:
@@ -126,6 +133,7 @@ def enter(tree: Any, frame: _frames.Frame, path: str = "", keywords: Any = _keyw
         children = _pytree.map_children(live, module, path)
         states = module.__layout__.state
         if not (states or children or module.__keywords__ or module.call_batched):
+            frame.paths[id(module)] = path
             return module
         entered, values = _live(module, frame, path, keywords, children)
         place = entered.__dict__[PLACE]
@@ -143,6 +151,23 @@ def _declare(frame: _frames.Frame, name: Name, leaves: tuple, treedef: Any) -> N
     _primitives.declare(name, leaves, treedef)
 
 
+def with_keywords(live: Any, keywords: _keywords.Keywords) -> Any:
+    """Return a live module whose modules are reached by these keywords, before those of now."""
+
+    def changed(module: Any, path: str) -> Any:
+        children = _pytree.map_children(changed, module, path)
+        scope, place = _pytree.scope_of(module), module.__dict__.get(PLACE)
+        if scope is None:
+            return _pytree.with_data(module, children)
+        scope = scope._replace(keywords=keywords.over(scope.keywords))
+        copy = _pytree.with_data(module, children, scope=scope)
+        if place is not None:
+            copy.__dict__[PLACE] = place.reached_by(scope.keywords)
+        return copy
+
+    return changed(live, "")
+
+
 def revive(module: Any) -> Any:
     """Return the live form of a module that came across a pytree operation or a transformation."""
 
@@ -152,7 +177,8 @@ def revive(module: Any) -> Any:
     frame, scope = module.__dict__[ROOT], _pytree.scope_of(module)
     children = _pytree.map_children(child, module, scope.path)
     live, values = _live(module, frame, scope.path, scope.keywords, children)
-    live.__dict__[PLACE].refs = {field: tuple(leaves) for field, (leaves, _) in values.items()}
+    place = live.__dict__[PLACE]
+    place.refs = {field: tuple(leaves) for field, (leaves, _) in values.items()}
     return live
 
 
@@ -271,9 +297,27 @@ def path_of(module: Any) -> str:
     scope = _pytree.scope_of(module)
     if scope is not None:
         return scope.path
+    return known_path(module)
+
+
+def scope(module: Any) -> Any:
+    """Return the name scope of a call, a context: the last part of its path, or its class."""
+    trace = _jax.current_trace()
+    if _jax.evaluates(trace):
+        return _NO_SCOPE
+    return jax.named_scope(known_path(module).rsplit(".", 1)[-1] or type(module).__name__)
+
+
+_NO_SCOPE = contextlib.nullcontext()
+
+
+def known_path(module: Any) -> str:
+    """Return where a module stands in its root call if that is known at once, else nothing."""
+    place = module.__dict__.get(PLACE)
+    if place is not None:
+        return place.path
     root = _frames.innermost()
-    model = None if root is None else root.model
-    return next((path for path, other in _pytree.modules(model) if other is module), "")
+    return "" if root is None else root.paths.get(id(module), "")
 
 
 def is_live(module: Any) -> bool:

@@ -1,5 +1,7 @@
 """oryxstate.nn: layers, and templates of layers that see the shape of their input."""
 
+from typing import TYPE_CHECKING
+
 from oryxstate.nn._activation import PReLU
 from oryxstate.nn._attention import MultiHeadAttention
 from oryxstate.nn._blocks import MLP, TransformerBlock
@@ -92,3 +94,6 @@ __all__ = [
     "WeightNorm",
     "rotary",
 ]
+
+if not TYPE_CHECKING:  # to a type checker a name that is not here is an error already
+    from oryxstate.nn._peers import unknown as __getattr__  # noqa: F401

@@ -23,8 +23,8 @@ class CachedAttention(Heads):
 
     A call appends its input, one step or several, and attends from each of these steps to itself
     and all earlier ones. Consecutive calls, in a Python loop or in `lax.scan`, return what one call
-    of the original `MultiHeadAttention` returns for the whole sequence. To decode a batch, put
-    `jax.vmap` around the whole loop, so that each example has its own cache.
+    of the original `MultiHeadAttention` returns for the whole sequence. To decode a batch,
+    give each example its own cache: `ox.per_example(cached, size)`.
 
     There is room for `max_length` steps. More steps raise an error where the length is known, and
     return NaN under `jax.jit` and in loops. `cached.replace(length=jnp.array(0, jnp.int32))` starts

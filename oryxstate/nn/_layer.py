@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import abc
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import jax
 
-from oryxstate import _api, _jax
+from oryxstate import _api, _jax, _tree
 from oryxstate._errors import InputError
 from oryxstate._module import _keywords, _live, _pytree
 from oryxstate._module._base import Module
 from oryxstate._tree import ArraySpec, make_array_spec
-from oryxstate.nn._template import Of
+from oryxstate.nn._template import Of, Template, show
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,6 @@ class Layer(Module):
     Subclass it like `Module`, and write `initialize` too. `Dense.of(64)` is then a template, which
     makes the layer for a given input; templates compose with `>>`.
 
-    Keyword-only parameters of `call` are threaded: a keyword given where the model is called
-    reaches every layer that takes it and was not given it. From `rng`, a random key, every layer
-    gets its own key, at each call and for each example of a `vmap`.
-
     Examples:
         >>> import jax, jax.numpy as jnp
         >>> import oryxstate as ox
@@ -68,14 +65,6 @@ class Layer(Module):
     """
 
     of: ClassVar[Of] = Of()
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "__keywords__" not in cls.__dict__:
-            cls.__keywords__ = {  # type: ignore[assignment]
-                **_keywords.taken_by(cls.call_and_update),
-                **_keywords.taken_by(cls.call),
-            }
 
     @classmethod
     @abc.abstractmethod
@@ -207,6 +196,30 @@ class Layer(Module):
         return value
 
     @classmethod
+    def __misused__(cls, args: tuple, kwargs: dict[str, Any]) -> str | None:
+        if inspect.isabstract(cls):
+            return None
+        fields = {name for name in cls.__layout__.fields if name != "name"}
+        if fields & set(kwargs) or any(map(_tree.is_array, jax.tree.leaves(args))):
+            return None
+        options = [f"{key}={show(value)}" for key, value in kwargs.items()]
+        given = f"{cls.__name__}({', '.join([*map(show, args), *options])})"
+        template = _template_of(cls, args, kwargs)
+        return (
+            f"{given} makes a layer of its fields ({', '.join(sorted(fields))}), which are known "
+            f"once it has seen an input. Write {template}, and make the layer with "
+            "`ox.init(template)(key, x)`."
+        )
+
+    def __rshift__(self, other: Any) -> Any:
+        if isinstance(other, Template):  # which knows what to do
+            return NotImplemented
+        raise TypeError(_made(self, other, f"{type(self).__name__}.of(...) >> {show(other)}"))
+
+    def __rrshift__(self, other: Any) -> Any:
+        raise TypeError(_made(self, other, f"{show(other)} >> {type(self).__name__}.of(...)"))
+
+    @classmethod
     def wrong_input(cls, expected: str, in_spec: Any) -> InputError:
         """Return the error for an input that the layer does not take."""
         return InputError(cls.__name__, expected, in_spec)
@@ -248,6 +261,30 @@ def _with_state(module: Any, state: Mapping[str, Any]) -> dict[str, Any]:
             is_leaf=_pytree.is_module,
         )
     return fields
+
+
+def _made(layer: Layer, other: Any, chain: str) -> str:
+    return (
+        f"`>>` composes templates, and this {type(layer).__name__} is a layer that is made. "
+        f"Compose before you make: `ox.init({chain})(key, x)`. A chain of layers that are made is "
+        "`nn.Serial((layer, nn.Lambda(function), ...))`."
+    )
+
+
+def _template_of(cls: type[Layer], args: tuple, kwargs: dict[str, Any]) -> str:
+    """What to write instead of `Dense(64)` or `Dense(in, out)`."""
+    parameters = list(inspect.signature(cls.initialize).parameters.values())[2:]
+    for given in (args, args[1:] if parameters and parameters[0].name == "features" else args):
+        try:
+            template = cls.of(*given, **kwargs)
+        except (TypeError, ValueError):
+            continue
+        seen = "" if given is args else f" (it sees the size of its input, here {args[0]!r})"
+        return f"the template `{template!r}`{seen}"
+    names = ", ".join(
+        p.name if p.default is p.empty else f"{p.name}={show(p.default)}" for p in parameters
+    )
+    return f"a template, `{cls.__name__}.of({names})`"
 
 
 def single(cls: type[Layer], in_spec: Any) -> ArraySpec:

@@ -12,14 +12,7 @@ import jax
 from oryxstate import _api, _tree
 from oryxstate._effects import _trace
 from oryxstate._errors import InputError
-from oryxstate._functions import (
-    assign,
-    initialized,
-    is_model,
-    is_ready,
-    is_registered,
-    variable,
-)
+from oryxstate._functions import assign, initialized, variable
 from oryxstate._module._base import Module
 from oryxstate._module._fields import static
 from oryxstate.nn._layer import Layer, LayerParams
@@ -60,7 +53,7 @@ def check_parts(kind: str, parts: tuple[Any, ...]) -> None:
                 f"part {i} of {kind} is the class {part.__name__}. Say how it is configured: "
                 f"`{part.__name__}.of(...)`."
             )
-        if not (callable(part) or is_model(part)):
+        if not (callable(part) or _api.is_model(part)):
             raise TypeError(
                 f"part {i} of {kind} is a {type(part).__name__}, {part!r}. Give a template, a "
                 "layer or a function."
@@ -89,11 +82,11 @@ def build(part: Any, key: Any, in_spec: Any, path: str) -> tuple[Any, Callable[[
 
 def _made(part: Any, key: Any, inputs: tuple) -> tuple[Any, Callable[[], Any]]:
     """The same for a part that is not a template."""
-    if is_registered(_api.init, part):
+    if _api.is_registered(_api.init, part):
         part = _api.init(part)(key, *inputs)
-    if is_model(part) and not isinstance(part, Module):
+    if _api.is_model(part) and not isinstance(part, Module):
         part = _Model(part)
-    if is_ready(part):
+    if _api.is_ready(part):
         return part, lambda: in_spec_of((_api.spec(part)(*inputs),))
     module: Any = None
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from oryxstate._module import _keywords, _pytree
+from oryxstate._module import _pytree, _takes
 from oryxstate._module._fields import static
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._parts import build, check_parts
@@ -70,10 +70,12 @@ class Repeat(Layer):
     count: int = static()
     remat: bool = static(default=False)
 
+    __takes_rng__ = True
+
     @property
     def __keywords__(self) -> dict[str, bool]:
         """The keywords that the layers take, which this layer hands on."""
-        return dict.fromkeys(_keywords.taken_inside(self.layers), False)
+        return dict.fromkeys(_takes.taken_inside(self.layers), False)
 
     @classmethod
     def check(cls, part: Any, count: int, *, remat: bool = False) -> None:
@@ -103,8 +105,8 @@ class Repeat(Layer):
         def body(h: Any, each: tuple[Any, Any]) -> tuple[Any, Any]:
             layer, i = each
             own = dict(keywords)
-            if own.get(_keywords.RNG) is not None:
-                own[_keywords.RNG] = jax.random.fold_in(own[_keywords.RNG], i)
+            if own.get(_takes.RNG) is not None:
+                own[_takes.RNG] = jax.random.fold_in(own[_takes.RNG], i)
             y, new = layer.call_and_update(h, **own)
             leaves = jax.tree.leaves(new)
             return y, [leaves[i] for i in at]

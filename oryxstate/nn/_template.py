@@ -55,6 +55,11 @@ class Template(Generic[L]):
         Raises:
             InputError: if the layer does not take such inputs.
         """
+        if not hasattr(key, "dtype"):
+            raise TypeError(
+                f"`ox.init(template)(key, x)` takes a random key first, `jax.random.key(0)`, but "
+                f"got {key!r}."
+            )
         return self.build(key, in_spec_of(inputs), name)[0]
 
     def build(self, key: Any, in_spec: Any, name: str | None = None) -> tuple[L, Callable[[], Any]]:
@@ -82,6 +87,12 @@ class Template(Generic[L]):
         raise TypeError(
             f"{self!r} is a template, which has no parameters yet. Make a model of it, "
             "`model = ox.init(template)(key, x)`, and call that."
+        )
+
+    def __in_field__(self, where: str) -> str:
+        return (
+            f"{where} holds the template {self!r}, which has no parameters yet. Make the layer for "
+            f"an input, `ox.init({self!r})(key, x)`, and put that into the field."
         )
 
     def __rshift__(self, other: Template[Any] | Callable[..., Any]) -> Template[Any]:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from oryxstate._annotations import _hints
 from oryxstate._module._base import Module
 from oryxstate._module._derive import nothing_written
-from oryxstate._module._keywords import RNG, taken_inside
 from oryxstate._module._pytree import modules
+from oryxstate._module._takes import RNG, taken_inside
 from oryxstate._tree import ArraySpec
 from oryxstate.testing._arrays import arrays, keys
 from oryxstate.testing._dimensions import Scope, Sizes, scopes
@@ -74,7 +74,7 @@ def inputs(
     if not isinstance(module, Module):
         raise TypeError(f"inputs: give a module, got {module!r}. A class has `modules(kind)`.")
     if type(module).call is Module.call:
-        raise TypeError(f"inputs: {nothing_written(module)}")
+        raise TypeError(f"inputs: {nothing_written(module, 'call')}")
     owner = f"`{type(module).__name__}.call`"
     call = parameters_of(written(type(module)), owner, "`inputs(module, {}=strategy)`")
     call = call.without(next(iter(call.signature)))  # self

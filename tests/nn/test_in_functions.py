@@ -97,9 +97,9 @@ def test_the_function_takes_what_it_names_itself():
     np.testing.assert_allclose(ox.call(module, X, training=False, scale=3.0), 3 * X)
     y = ox.call(module, X, training=True, rng=KEY)
     assert set(np.asarray(y).tolist()) <= {0.0, 4.0}
-    with pytest.raises(TypeError, match=r"neither function `scaled` nor a layer in it.*`scal`"):
+    with pytest.raises(TypeError, match=r"neither function `scaled` nor a module in it.*`scal`"):
         ox.call(module, X, training=False, scal=3.0)
-    with pytest.raises(TypeError, match=r"neither function `network` nor a layer in it.*`rgn`"):
+    with pytest.raises(TypeError, match=r"neither function `network` nor a module in it.*`rgn`"):
         ox.init(network)(KEY, X, rgn=KEY)
 
 
