@@ -6,7 +6,7 @@ import pytest
 from catalogue import CATALOGUE
 
 import oryxstate as ox
-from oryxstate._module._keywords import taken_inside
+from oryxstate._module._takes import taken_inside
 
 KEY = jax.random.key(0)
 

@@ -11,7 +11,7 @@ import pytest
 from catalogue import CATALOGUE, Entry
 
 import oryxstate as ox
-from oryxstate._module._keywords import taken_inside
+from oryxstate._module._takes import taken_inside
 from oryxstate.testing import check_module
 
 KEY = jax.random.key(0)
