@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from oryxstate import _api, _tree
-from oryxstate._module import _takes
+from oryxstate._module import _pytree, _takes
 
 
 def _rebuilt(like: tuple, items: Iterable[Any]) -> tuple:
@@ -23,13 +23,13 @@ def _nonempty(container: Any) -> None:
 
 
 def _for_each(members: Iterable[Any], kwargs: dict, *, all_get_others: bool) -> list[dict]:
-    """The keywords of each member: those that layers in it take, each with a key of its own.
+    """The keywords of each member: those that it takes, or a module in it, and a key of its own.
 
-    What no layer in any member takes is for all of them, or for the first.
+    What no member takes is for all of them, or for the first, which says so.
     """
     if not kwargs:
         return [{} for _ in members]
-    taken = [_takes.taken_inside(member) for member in members]
+    taken = [_taken(member) for member in members]
     others = {k: v for k, v in kwargs.items() if not any(k in names for names in taken)}
     given = []
     for i, names in enumerate(taken):
@@ -38,6 +38,18 @@ def _for_each(members: Iterable[Any], kwargs: dict, *, all_get_others: bool) -> 
             own[_takes.RNG] = jax.random.fold_in(own[_takes.RNG], i)
         given.append({**own, **(others if all_get_others or i == 0 else {})})
     return given
+
+
+def _taken(member: Any) -> set[str]:
+    """The keywords that a member takes, be it a module, a function, or a container of them."""
+    tree = member.__self__ if _api.is_method(member) else member
+    functions = [member, *jax.tree.leaves(tree, is_leaf=_pytree.is_module)]
+    own = (
+        _takes.taken_by(f).keyword_only
+        for f in functions
+        if callable(f) and not _pytree.is_module(f)
+    )
+    return _takes.taken_inside(tree).union(*own) - {"init_key"}
 
 
 def _initializers(members: dict[Any, Any], name: str | None, key: Any) -> dict[Any, Any]:

@@ -68,6 +68,20 @@ def test_a_dict_fans_out_by_key(transform):
     assert list(outs) == ["a", "b"] and outs["b"] == 2 and new["a"].count == 1
 
 
+def test_keywords_go_to_the_functions_and_modules_that_take_them():
+    class Trained(ox.Module):
+        def call(self, x, *, training):
+            return x if training else -x
+
+    def scaled(x, *, training=False, gain=1.0):
+        return gain * x if training else 0 * x
+
+    keywords = {"training": True, "gain": 3.0}
+    assert ox.call((scaled, Trained()), 2.0, **keywords) == (6.0, 2.0)
+    assert ox.call([Trained(), scaled, jnp.negative], 2.0, **keywords) == -6.0
+    assert ox.call([Trained(), (jnp.negative, [scaled])], 2.0, **keywords) == (-2.0, 6.0)
+
+
 def test_keywords_go_to_every_member_of_a_tuple_and_the_first_of_a_list():
     assert [float(y) for y in ox.call((Counter(), Counter()), 1.0, scale=3.0)] == [3, 3]
     assert ox.call([Counter(), Counter()], 1.0, scale=3.0) == 3

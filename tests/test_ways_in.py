@@ -155,6 +155,14 @@ def test_state_that_differs_by_example():
         ox.batch_call(net())
 
 
+def test_a_batch_of_functions_and_of_containers():
+    y, function = ox.batch_call_and_update(jnp.sin, XS)
+    assert function is jnp.sin and (y == jnp.sin(XS)).all()
+    parts = [Counter(jnp.int32(0)), jnp.negative, nn.Dropout(0.5)]
+    y, new = ox.batch_call_and_update(parts, XS, training=True, rng=KEY)
+    assert new[0].count == 1 and new[1] is jnp.negative and y.shape == XS.shape
+
+
 def test_gradients_go_through_a_batch():
     def loss(model, xs):
         ys, new = ox.batch_call_and_update(model, xs, training=True, rng=KEY)

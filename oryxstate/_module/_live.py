@@ -177,8 +177,7 @@ def revive(module: Any) -> Any:
     frame, scope = module.__dict__[ROOT], _pytree.scope_of(module)
     children = _pytree.map_children(child, module, scope.path)
     live, values = _live(module, frame, scope.path, scope.keywords, children)
-    place = live.__dict__[PLACE]
-    place.refs = {field: tuple(leaves) for field, (leaves, _) in values.items()}
+    live.__dict__[PLACE].refs = {field: tuple(leaves) for field, (leaves, _) in values.items()}
     return live
 
 
