@@ -98,6 +98,10 @@ class Modules:
         self._made: collections.Counter[str] = collections.Counter()
         self._live: dict[str, Any] = {}
 
+    def close(self) -> None:
+        """Let go of the modules."""
+        self._live.clear()
+
     def fresh_name(self, kind: str, end: str = "") -> str:
         """A name for a module without one: that of its class, numbered from the second on."""
         self._made[kind] += 1

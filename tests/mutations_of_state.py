@@ -166,8 +166,7 @@ MUTATIONS = [
     Mutation(
         "a frame that has ended keeps its values",
         "_frames.py",
-        "        self.trace = self.model = self.modules = None\n"
-        "        for variable in self.variables.values():\n"
+                "        for variable in self.variables.values():\n"
         "            variable.leaves = variable.first = ()\n",
         "        pass\n",
         (LEAKS, CACHING),

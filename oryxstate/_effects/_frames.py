@@ -128,7 +128,9 @@ class Frame:
 
     def close(self) -> None:
         """Let go of all values, so that a frame that leaked keeps none alive."""
-        self.trace = self.model = self.modules = None
+        self.trace = self.model = None
+        if self.modules is not None:  # a rule that runs later still asks for variables by name
+            self.modules.close()
         for variable in self.variables.values():
             variable.leaves = variable.first = ()
 
