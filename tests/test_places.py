@@ -10,6 +10,7 @@ import pytest
 from cells import Cell, H, W, X, step
 from hosts import Host, both, close
 from jax import lax
+from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array
 
 import oryxstate as ox
@@ -52,6 +53,19 @@ def test_a_jitted_function_that_closes_over_a_live_module(use):
         ox.call(Host(cell(), lambda m, x: functions[0](x)), X)
 
 
+@pytest.mark.parametrize("use", ["read", "write"])
+def test_a_jaxpr_that_was_made_in_another_root_call(use):
+    jaxprs = []
+
+    def make(m, x):
+        act = (lambda x: m.h + x) if use == "read" else (lambda x: m.assign(h=x))
+        jaxprs.append(jax.make_jaxpr(act)(x))
+
+    ox.call(Host(cell(), make), X)
+    with pytest.raises(ox.EffectError, match=ENDED):
+        ox.call(Host(cell(), lambda m, x: jaxpr_as_fun(jaxprs[0])(x)), X)
+
+
 def test_a_jitted_function_that_is_given_the_module():
     """It is traced once and serves each root call."""
     called = jax.jit(lambda m, x: m(x))
@@ -76,6 +90,16 @@ def test_a_stray_value_put_together_before():
     stray = values(kept(values))
     with pytest.raises(ox.EffectError, match=ENDED):
         ox.call(Host(cell(9.0), lambda m, x: values(stray)(x)), X)
+
+
+def test_a_stray_value_beside_a_value_of_the_same_place():
+    stray = kept(values)
+
+    def run(m, x):
+        return values(m)(x) + values(stray)(x)
+
+    with pytest.raises(ox.EffectError, match=ENDED):
+        ox.call(Host(cell(9.0), run), X)
 
 
 def test_a_snapshot_has_no_place():
