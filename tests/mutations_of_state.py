@@ -166,7 +166,7 @@ MUTATIONS = [
     Mutation(
         "a frame that has ended keeps its values",
         "_frames.py",
-                "        for variable in self.variables.values():\n"
+        "        for variable in self.variables.values():\n"
         "            variable.leaves = variable.first = ()\n",
         "        pass\n",
         (LEAKS, CACHING),
