@@ -474,6 +474,13 @@ def has_subjaxpr(params: dict) -> bool:
     return False
 
 
+def holds_loop(eqn: Any) -> bool:
+    """Whether an equation is a loop, or has one inside."""
+    if eqn.primitive in (SCAN, WHILE):
+        return True
+    return any(holds_loop(e) for jaxpr in subjaxprs(eqn.params) for e in equations(jaxpr))
+
+
 def subjaxprs(params: dict) -> Iterator[Any]:
     """The jaxprs among the parameters of an equation, open or closed."""
     return jex.jaxprs_in_params(params)
@@ -573,6 +580,11 @@ def symbolic_zero(value: Any) -> SymbolicZero:
 def is_zero(tangent: Any) -> bool:
     """Whether a tangent or cotangent is symbolically zero."""
     return isinstance(tangent, (ad.Zero, SymbolicZero))
+
+
+def dtype_of(tangent: Any) -> Any:
+    """The dtype of a tangent or cotangent, be it symbolically zero."""
+    return (tangent.aval if is_zero(tangent) else jax.typeof(tangent)).dtype
 
 
 def instantiated(tangent: Any) -> Any:

@@ -43,7 +43,7 @@ def state_vjp(new_state: Callable[..., Any], primals: Sequence, cotangents: Any)
 
     found: list[Any] = [None] * len(values)
     bars = jax.tree.leaves(cotangents, is_leaf=_jax.is_zero)
-    bars = [bar for bar in bars if is_inexact(bar.aval if _jax.is_zero(bar) else bar)]
+    bars = [bar for bar in bars if jnp.issubdtype(_jax.dtype_of(bar), jnp.inexact)]
     if not all(map(_jax.is_zero, bars)):
         _, pull = jax.vjp(of_some, [values[i] for i in at])
         (parts,) = pull(list(map(_jax.instantiated, bars)))
@@ -94,4 +94,4 @@ def constant(function: Callable[..., Any], primals: Sequence) -> tuple[Any, Any]
 
 def is_inexact(x: Any) -> bool:
     """Tell whether a value has a derivative."""
-    return jnp.issubdtype(x.dtype, jnp.inexact)
+    return jnp.issubdtype(jax.typeof(x).dtype, jnp.inexact)

@@ -142,6 +142,25 @@ def reaching_outputs(jaxpr: Any) -> dict[Name, bool]:
     return {name: name in written for name in _origins_of(_jax.outvars(jaxpr), origins)}
 
 
+def evolving(jaxpr: Any) -> set[Name]:
+    """Return the variables that outputs depend on, and that a loop in a jaxpr takes and writes."""
+    from_loops: dict[Any, frozenset[Name]] = {}
+    origins: dict[Any, frozenset[Name]] = {}
+    found: set[Name] = set()
+    for eqn in _jax.equations(jaxpr):
+        name = eqn.params.get("var")
+        names, looped = _origins_of(eqn.invars, origins), _origins_of(eqn.invars, from_loops)
+        if eqn.primitive is _primitives.variable_p:
+            names |= {name}
+        elif eqn.primitive is _primitives.assign_p:
+            found |= {name} & looped
+        elif _jax.holds_loop(eqn):
+            looped |= names
+        origins.update(dict.fromkeys(eqn.outvars, names))
+        from_loops.update(dict.fromkeys(eqn.outvars, looped))
+    return found & set(reaching_outputs(jaxpr))
+
+
 def _origins_of(variables: Iterable, origins: dict) -> frozenset[Name]:
     known = [origins[v] for v in variables if v.__hash__ and v in origins]
     return frozenset().union(*known)

@@ -39,7 +39,8 @@ def no_rule(name: Name, primitive: Any) -> EffectError:
     """The error for state inside a primitive that is not known."""
     return EffectError(
         f"state '{name}' is used inside the JAX primitive `{primitive}`, for which oryxstate has "
-        "no rule, so its update would be lost. Hand the state over explicitly: `y, module = "
+        "no rule, so an update would be lost. If it is only read, hand on the value, "
+        "`ox.snapshot(module)`. Else hand the state over explicitly: `y, module = "
         "module.call_and_update(x)` inside, the new module returned, and "
         f"`assign({name.field}=...)` outside."
     )

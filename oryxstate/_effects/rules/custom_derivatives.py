@@ -15,7 +15,13 @@ import jax
 from oryxstate import _jax
 from oryxstate._effects import _frames
 from oryxstate._effects._derivatives import is_inexact, state_jvp, state_vjp
-from oryxstate._effects._functionalize import declares, pure_uncached, reaching_outputs, thread
+from oryxstate._effects._functionalize import (
+    declares,
+    evolving,
+    pure_uncached,
+    reaching_outputs,
+    thread,
+)
 from oryxstate._effects._names import FUNCTION, touches_state
 from oryxstate._errors import EffectError
 
@@ -60,9 +66,9 @@ def rebuild(trace, custom, jaxpr, args):
 
     def rebuilt(variables):
         held, reaching = {**variables.read, **variables.written}, reaching_outputs(jaxpr)
-        of_root = [name for name, is_written in reaching.items() if custom.is_root and is_written]
+        refused = _refused(custom, jaxpr, reaching, held)
         make = _with_vjp if custom.has_vjp else _with_jvp
-        function = make(custom, run, _roots(held), of_root)
+        function = make(custom, run, _roots(held), refused)
         for name in reaching:
             held[name] = _guarded(name, held[name], custom)
         return function(held, variables.read, variables.written, list(args))
@@ -79,7 +85,18 @@ def _roots(held: Any) -> tuple[_frames.Frame, ...]:
     return tuple(frame for frame in found if frame is not None)
 
 
-def _with_jvp(custom, run, roots, of_root):
+def _refused(custom, jaxpr, reaching, held):
+    """Why the function has no derivative: its rule sees other state than the function did."""
+    written = [name for name, is_written in reaching.items() if is_written]
+    if custom.is_root and written:
+        return _DERIVATIVE_OF_ROOT.format(name=min(written))
+    in_loops = [name for name in evolving(jaxpr) if any(map(is_inexact, held[name]))]
+    if in_loops:
+        return _DERIVATIVE_OF_LOOP.format(name=min(in_loops), custom=custom)
+    return None
+
+
+def _with_jvp(custom, run, roots, refused):
     """The function as the user defined it, of the state that its rule reads, and of all state."""
 
     @jax.custom_jvp
@@ -87,8 +104,8 @@ def _with_jvp(custom, run, roots, of_root):
         return run(read, written, args)
 
     def rule(primals, tangents):
-        if of_root:
-            raise EffectError(_DERIVATIVE_OF_ROOT.format(name=min(of_root)))
+        if refused:
+            raise EffectError(refused)
         with _frames.replay(primals[0], roots):
             out, out_dot = custom.jvp(primals[-1], tangents[-1])
         new, new_dot = state_jvp(lambda *inputs: run(*inputs)[1], primals[1:], tangents[1:])
@@ -98,7 +115,7 @@ def _with_jvp(custom, run, roots, of_root):
     return function
 
 
-def _with_vjp(custom, run, roots, _):
+def _with_vjp(custom, run, roots, refused):
     """The same with a rule for the way back. What that needs are residuals: it may run later."""
 
     @jax.custom_vjp
@@ -106,6 +123,8 @@ def _with_vjp(custom, run, roots, _):
         return run(read, written, args)
 
     def forward(held, *inputs):
+        if refused:
+            raise EffectError(refused)
         values = jax.tree.map(lambda leaf: leaf.value, (held, *inputs))
         with _frames.replay(values[0], roots):
             out, residuals = custom.forward(values[-1], [leaf.perturbed for leaf in inputs[-1]])
@@ -119,7 +138,8 @@ def _with_vjp(custom, run, roots, _):
         leaves, tree = jax.tree.flatten(tuple(inputs))
         first = len(leaves) - len(by_rule)
         for i, bar in enumerate(by_rule, first):
-            natural[i] = bar if natural[i] is None or bar is None else natural[i] + bar
+            if bar is not None:
+                natural[i] = bar if natural[i] is None else natural[i] + bar
         return (None, *jax.tree.unflatten(tree, natural)), logs
 
     _jax.define_vjp(function, forward, backward, custom)
@@ -144,9 +164,16 @@ def _guarded(name, leaves, custom):
 
 _DERIVATIVE_OF_STATE = (
     "state '{name}' is read inside `{custom}`, and a derivative with respect to it is asked for, "
-    "of which the rule of `{custom}` says nothing. Hand the value to the function as an argument, "
-    "or write it with `jax.lax.stop_gradient`, or leave state out of the derivative: "
-    "`ox.grad(loss)(model)`."
+    "of which the rule of `{custom}` says nothing. Hand the value to the function as an argument "
+    "(of a module `ox.snapshot(module)`), or write it with `jax.lax.stop_gradient`, or leave state "
+    "out of the derivative: `ox.grad(loss)(model)`."
+)
+
+_DERIVATIVE_OF_LOOP = (
+    "state '{name}' is read and written by a loop inside `{custom}`, and its output depends on it. "
+    "The rule of `{custom}` runs on the state that entered, not on that of each iteration, so its "
+    "derivative would be wrong. Keep such state in the carry of the loop, or use a loop without a "
+    "rule of its own, such as `jax.lax.scan`."
 )
 
 _DERIVATIVE_OF_ROOT = (
