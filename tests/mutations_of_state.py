@@ -296,8 +296,8 @@ MUTATIONS = [
     Mutation(
         "any root call answers a body that was traced in another",
         "_functionalize.py",
-        "for identity in use.identities or (None,):",
-        "for identity in (None,):",
+        "identities = use.identities or (None,)",
+        "identities = (None,)",
         (PLACES, "-k", "jitted"),
     ),
     Mutation(

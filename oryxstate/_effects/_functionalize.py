@@ -249,9 +249,8 @@ class ThreadedVariables:
 
     def _value(self, name: Name) -> _frames.Leaves:
         use, refs = self._uses[name], self._refs[name]
-        for identity in use.identities or (None,):
-            value = _primitives.read(name, use.avals, refs, identity)
-        return value
+        identities = use.identities or (None,)
+        return [_primitives.read(name, use.avals, refs, one) for one in identities][-1]
 
     def assign(self, new: Values) -> None:
         """Write what came out: the written variables, and the first and last values of declared."""

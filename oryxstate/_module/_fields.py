@@ -120,7 +120,8 @@ def state(
         1
     """
     if isinstance(reduce, type(np.sum)):  # JAX keeps it as a parameter, which NumPy's cannot be
-        reduce = getattr(jnp, reduce.__name__)
+        given: Any = reduce
+        reduce = getattr(jnp, given.__name__)
     return _field("state", converter, options, reduce)
 
 

@@ -118,7 +118,7 @@ class Place:
         """
         name, _ = self.variable(field)
         holder = _frames.standing_for(self.frame)
-        if holder is not self.frame and name not in holder.variables:
+        if holder is not None and holder is not self.frame and name not in holder.variables:
             raise EffectError(_IN_RULE.format(name=name))
         refs, identity = self._origin(field)
         _primitives.write(name, leaves, refs, reduce, identity)
@@ -174,7 +174,8 @@ def revive(module: Any) -> Any:
     def child(module: Any, _: str) -> Any:
         return module if _pytree.scope_of(module) is None else resolve(module) or module
 
-    frame, scope = module.__dict__[ROOT], _pytree.scope_of(module)
+    frame: Any = module.__dict__[ROOT]
+    scope: Any = _pytree.scope_of(module)
     children = _pytree.map_children(child, module, scope.path)
     live, values = _live(module, frame, scope.path, scope.keywords, children)
     live.__dict__[PLACE].refs = {field: tuple(leaves) for field, (leaves, _) in values.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from jax import lax
 
@@ -68,11 +70,12 @@ def _system(jaxprs, read, written, consts, b):
         out, _ = _run(jaxprs, "transpose_solve", read, written, consts, x)
         return out[: len(b)], (out[len(b) :], written)
 
-    out, (aux, new) = lax.custom_linear_solve(
+    solved: Any = lax.custom_linear_solve(
         lambda x: _run(jaxprs, "matvec", read, written, consts, x)[0],
         b,
         solve,
         transpose_solve if "transpose_solve" in jaxprs else None,
         has_aux=True,
     )
+    out, (aux, new) = solved
     return [*out, *aux], new
