@@ -481,6 +481,14 @@ def holds_loop(eqn: Any) -> bool:
     return any(holds_loop(e) for jaxpr in subjaxprs(eqn.params) for e in equations(jaxpr))
 
 
+def carried(eqn: Any) -> Sequence[Any]:
+    """What an equation with a loop may hand from one iteration to the next."""
+    if eqn.primitive is not SCAN:
+        return eqn.invars
+    num_consts, num_carry = scan_counts(eqn.params)
+    return eqn.invars[num_consts : num_consts + num_carry]
+
+
 def subjaxprs(params: dict) -> Iterator[Any]:
     """The jaxprs among the parameters of an equation, open or closed."""
     return jex.jaxprs_in_params(params)

@@ -155,7 +155,7 @@ def evolving(jaxpr: Any) -> set[Name]:
         elif eqn.primitive is _primitives.assign_p:
             found |= {name} & looped
         elif _jax.holds_loop(eqn):
-            looped |= names
+            looped |= _origins_of(_jax.carried(eqn), origins)
         origins.update(dict.fromkeys(eqn.outvars, names))
         from_loops.update(dict.fromkeys(eqn.outvars, looped))
     return found & set(reaching_outputs(jaxpr))
