@@ -1,7 +1,7 @@
 """Modules with one fault each: twelve that a module can have, and the law that each breaks.
 
-What the library refuses by itself is written so that it cannot see it: a `Hidden` class brings its
-own `call_and_update`, of which the library checks nothing.
+What the library refuses by itself is written so that it cannot see it: `unseen` gives a class its
+own `call_and_update` when it is made, of which the library checks nothing.
 """
 
 from __future__ import annotations
@@ -20,13 +20,18 @@ from jaxtyping import Array, Float, Int
 import oryxstate as ox
 
 
-class Hidden:
-    """A base that is no module, so that what its subclasses write is taken as it is."""
+def unseen(rule):
+    """Give a class a `call_and_update` that is taken as it is."""
 
     def call(self, x):
         return self.call_and_update(x)[0]
 
-    __call__ = call
+    def decorate(cls):
+        cls.call_and_update, cls.call, cls.__call__ = rule, call, call
+        cls.update = lambda self, x: self.call_and_update(x)[1]
+        return cls
+
+    return decorate
 
 
 class MutatesInPlace(ox.Module):
@@ -39,12 +44,8 @@ class MutatesInPlace(ox.Module):
         return x
 
 
-class _ChangesDtype(Hidden):
-    def call_and_update(self, x):
-        return x, self.replace(count=self.count.astype(jnp.float32))
-
-
-class ChangesDtypeUnseen(_ChangesDtype, ox.Module):
+@unseen(lambda self, x: (x, self.replace(count=self.count.astype(jnp.float32))))
+class ChangesDtypeUnseen(ox.Module):
     """Returns a float for an integer."""
 
     count: Int[Array, ""] = ox.state()
@@ -131,12 +132,8 @@ class StaticArray(ox.Module):
         return x + self.table.values
 
 
-class _ChangesStructure(Hidden):
-    def call_and_update(self, x):
-        return x, self.replace(seen=[*self.seen, x])
-
-
-class ChangesStructureUnseen(_ChangesStructure, ox.Module):
+@unseen(lambda self, x: (x, self.replace(seen=[*self.seen, x])))
+class ChangesStructureUnseen(ox.Module):
     """Returns a longer list."""
 
     seen: list[Array] = ox.state()
@@ -155,12 +152,8 @@ class ReadsStaleState(ox.Module):
         return add(x), self.replace(total=self.total + 1.0)
 
 
-class _Retraces(Hidden):
-    def call_and_update(self, x):
-        return x, self.replace(step=self.step + 1)
-
-
-class Retraces(_Retraces, ox.Module):
+@unseen(lambda self, x: (x, self.replace(step=self.step + 1)))
+class Retraces(ox.Module):
     """Counts in a static field."""
 
     step: int = ox.static(default=0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from broken import ONE, Broken, Hidden, Retraces, X
+from broken import ONE, Broken, Retraces, X, unseen
 from jaxtyping import Array, Float, Int
 
 import oryxstate as ox
@@ -31,12 +31,8 @@ class ChangesDtype(ox.Module):
         return x
 
 
-class _ChangesWeakType(Hidden):
-    def call_and_update(self, x):
-        return x, self.replace(count=jnp.asarray(1.0))
-
-
-class ChangesWeakType(_ChangesWeakType, ox.Module):
+@unseen(lambda self, x: (x, self.replace(count=jnp.asarray(1.0))))
+class ChangesWeakType(ox.Module):
     """Returns what JAX takes for a Python number."""
 
     count: Float[Array, ""] = ox.state()
