@@ -40,16 +40,12 @@ def check_flags(config: Any) -> None:
     Raises:
         ImportError: naming the flag.
     """
-    refused = ["scan3"]
-    if jax.__version_info__ < (0, 12):  # no symbolic zeros where it is staged
-        refused.append("custom_vjp3")
-    for flag in refused:
-        if getattr(config, f"jax_{flag}", False):
-            raise ImportError(
-                f"oryxstate does not work with JAX_{flag.upper()}=1, an implementation that is not "
-                f"finished in JAX {jax.__version__}. Unset it, or "
-                f"`jax.config.update('jax_{flag}', False)` before the import."
-            )
+    if getattr(config, "jax_scan3", False):
+        raise ImportError(
+            "oryxstate does not work with JAX_SCAN3=1, an implementation of `lax.scan` that JAX "
+            "has not finished. Unset it, or `jax.config.update('jax_scan3', False)` before the "
+            "import."
+        )
 
 
 check_version(jax.__version_info__)

@@ -17,8 +17,9 @@ FLAGS = [
     for flag in ("JAX_REMAT3", "JAX_CUSTOM_JVP3", "JAX_CUSTOM_VJP3")
     if flag.lower() in jax.config.values
 ]
+if jax.__version_info__ < (0, 12):  # it has no symbolic zeros where a `custom_vjp` is staged
+    FLAGS.remove("JAX_CUSTOM_VJP3")
 SETS = [*((flag,) for flag in FLAGS), tuple(FLAGS)]
-UNFINISHED = {"JAX_CUSTOM_VJP3"} if jax.__version_info__ < (0, 12) else set()
 # The new checkpoint makes zeros of the symbolic zeros of `jvp`, so a `custom_jvp` function in it
 # that reads state is refused a derivative that nobody asks for.
 REFUSED = {
@@ -45,9 +46,6 @@ def test_with_flags(flags):
         text=True,
         timeout=600,
     )
-    if UNFINISHED & set(flags):
-        assert "oryxstate does not work with JAX_CUSTOM_VJP3=1" in done.stderr
-        return
     *failed, last = done.stdout.splitlines() or [""]
     assert last == "done", done.stderr
-    assert set(failed) == REFUSED.get(flags[0], set()), done.stderr
+    assert set(failed) == set().union(*(REFUSED.get(flag, ()) for flag in flags)), done.stderr

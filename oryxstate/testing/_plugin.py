@@ -89,7 +89,7 @@ def _contexts(config: pytest.Config) -> Iterator[contextlib.AbstractContextManag
 
         yield jax.checking_leaks()
     if config.getoption("--ox-check-annotations"):
-        from oryxstate import check_annotations
+        from oryxstate._annotations._setting import check_annotations
 
         yield check_annotations()
 
