@@ -179,13 +179,8 @@ _stack = _Stack()
 
 
 def level() -> int:
-    """Return how many root calls are open in this thread: the level of the next one."""
-    return sum(frame.level >= 0 for frame in _stack.frames)
-
-
-def any_open() -> bool:
-    """Tell whether a root call is open in this thread."""
-    return any(frame.level >= 0 for frame in _stack.frames)
+    """Return the level of the next root call: above all that are open, or that replays hold."""
+    return 1 + max((root.level for root in _roots()), default=-1)
 
 
 def active() -> bool:
@@ -195,11 +190,14 @@ def active() -> bool:
 
 def at_level(level: int) -> Frame | None:
     """Find the frame of the root call at a level, which a replay may stand for."""
+    return next((root for root in _roots() if root.level == level), None)
+
+
+def _roots() -> Iterator[Frame]:
+    """All frames, innermost first, and those that replays stand for."""
     for frame in reversed(_stack.frames):
-        for root in (frame, *frame.stands_for):
-            if root.level == level:
-                return root
-    return None
+        yield frame
+        yield from frame.stands_for
 
 
 def innermost() -> Frame | None:

@@ -35,7 +35,7 @@ def root(
         taken: the keywords that are for the function.
         path: where the tree stands in the model, for messages.
     """
-    if _frames.any_open():  # parts of it may be live in another root call: take their values
+    if _frames.active():  # parts of it may be live in another root call: take their values
         leaves, treedef = jax.tree.flatten(tree)
         tree = jax.tree.unflatten(treedef, leaves)
     own, threaded = _split(taken, tree, kwargs) if kwargs else ({}, {})

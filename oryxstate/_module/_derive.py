@@ -83,7 +83,7 @@ def _derived_from_call(written: Callable[..., Any]) -> tuple[Callable[..., Any],
     @functools.wraps(written)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         live = _live.resolve(self)
-        if live is None and not (_frames.any_open() or _live.is_stray(self)):
+        if live is None and not (_frames.active() or _live.is_stray(self)):
             return call_and_update(self, *args, **kwargs)[0]
         if kwargs:
             return _call.with_keywords(run, taken, self if live is None else live, args, kwargs)
@@ -121,7 +121,7 @@ def _derived_from_rule(written: Callable[..., Any]) -> tuple[Callable[..., Any],
             if kwargs:
                 return _call.with_keywords(compose, taken, live, args, kwargs)
             return compose(live, *args)
-        if (_frames.any_open() or _live.is_stray(self)) and _pytree.has_state(self):
+        if (_frames.active() or _live.is_stray(self)) and _pytree.has_state(self):
             raise EffectError(not_in_root(self, self.__layout__.state))
         return _call.root_of_rule(written, self, args, kwargs, _live.known_path(self))[0]
 
@@ -139,7 +139,7 @@ def not_in_root(module: Any, fields: Iterable[str]) -> str:
         name = Name(scope.level, scope.path, fields[0] if fields else kind)
         return _primitives.ENDED.format(name=name)
     names = ", ".join(f"`{name}`" for name in fields)
-    if _frames.any_open():
+    if _frames.active():
         return (
             f"{kind} writes {names}, but it is not part of the model that is being called, so the "
             "update would be lost. Make it a field of the model, or call it explicitly, "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import jax
 from hypothesis import assume
 from programs.grammar import COLLECTIVES, Host, Within
@@ -70,10 +72,18 @@ def attempt(node, call, *args, differentiated=False, by_state=False):
             jax.effects_barrier()
         return result
     except Exception as error:
+        if calls_back(node):
+            _forget_failures()
         assume(not refused_by_jax(node, error))
         if _is_ours(error) and may_refuse(node, differentiated, by_state):
             return None
         raise
+
+
+def _forget_failures():
+    """Keep what a callback of this program raised out of the next one's barrier."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        jax.effects_barrier()
 
 
 def _is_ours(error):

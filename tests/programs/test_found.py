@@ -48,6 +48,7 @@ FOUND = {
         _after(Within("vjp", Within("backward reads", Cell(1, "twice")))),
     ),
     "backward after the call": ("derivative", Within("backward reads", Cell(1, "twice"))),
+    "root call backward": ("derivative", Within("backward", Within("root", Other("sin")))),
     "two patterns of tangents": ("derivative", Within("backward two", Cell(2, "read"))),
     "no tangent backward": ("derivative", Within("backward asserts", ACCUMULATE)),
     "no tangent forward": ("derivative", Within("forward asserts", ACCUMULATE)),
