@@ -470,6 +470,13 @@ def has_subjaxpr(params: dict) -> bool:
     return False
 
 
+def only_places(eqn: Any) -> bool:
+    """Whether an equation changes nothing but on which devices a value is, or may vary."""
+    return (
+        eqn.primitive.name in ("reshard", "pvary", "pcast") and eqn.invars[0].__hash__ is not None
+    )
+
+
 def holds_loop(eqn: Any) -> bool:
     """Whether an equation is a loop, or has one inside."""
     if eqn.primitive in (SCAN, WHILE):

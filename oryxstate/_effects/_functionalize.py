@@ -87,6 +87,10 @@ def _find_uses(jaxpr: Any) -> dict[Name, Use]:
             use = _use(eqn, eqn.invars, position, False)
         elif eqn.primitive is _primitives.assign_p:
             use = _use(eqn, eqn.params["shape"].split(eqn.invars)[1], position, True)
+        elif _jax.only_places(eqn):  # JAX may say again on which devices an input is
+            if eqn.invars[0] in position:
+                position[eqn.outvars[0]] = position[eqn.invars[0]]
+            continue
         else:
             refuse_state_inside(eqn.primitive, eqn.params)
             continue

@@ -24,6 +24,9 @@ FOUND = {
     # A module handed to scan as xs was refused.
     "stack": ("time", Stack("twice", "scan reverse")),
     "stack in a container": ("alone", Stack("accumulate", "map container")),
+    # Inside a shard_map JAX places each input of the body of a scan anew.
+    "stack in a shard_map": ("alone", Within("shard_map", Stack("count", "scan"))),
+    "stack in a shard_map, mapped": ("alone", Within("shard_map", Stack("accumulate", "map"))),
     "stack in a branch": ("derivative", Within("stacked cond", ACCUMULATE)),
     # What a callback wrote was lost.
     "write in a pure callback": ("alone", Host("pure write")),
