@@ -65,6 +65,7 @@ def known_to_jax(node, sharded=False):
 
 def attempt(node, call, *args, differentiated=False, by_state=False):
     """The result, None if it is refused as it may be; a program that JAX refuses is no example."""
+    assume(known_to_jax(node))
     try:
         result = call(*args)
         if calls_back(node):
