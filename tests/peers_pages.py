@@ -1,8 +1,7 @@
-"""Pages for those who move from other libraries, with the blocks that need these (`nox -s peers`)."""
+"""Pages on moving from other libraries, with the blocks that need these (`nox -s peers`)."""
 
 from __future__ import annotations
 
-import re
 import sys
 import types
 
@@ -13,12 +12,13 @@ import jax
 import pytest
 from flax import linen, nnx
 from test_docs import ROOT, check
+from test_docs_moving import assert_names_exist
 
 import oryxstate as ox
 
 PAGES = {name: ROOT / f"docs/how-to/move-from-{name}.md" for name in ("equinox", "flax", "haiku")}
-MODULES = {"eqx": equinox, "hk": haiku, "nnx": nnx, "linen": linen, "ox": ox, "nn": ox.nn, "jax": jax}
-NAME = re.compile(r"(?<![\w.])((?:%s)(?:\.[A-Za-z_]\w*)+)" % "|".join(MODULES))
+MODULES = {"eqx": equinox, "hk": haiku, "nnx": nnx, "linen": linen, "jax": jax}
+MODULES |= {"ox": ox, "nn": ox.nn}
 
 
 @pytest.mark.parametrize("name", ["flax", "haiku"])
@@ -31,14 +31,7 @@ def test_both_sides_of_a_page_run_and_agree(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_name_in_a_table_exists(name):
-    rows = [line for line in PAGES[name].read_text().splitlines() if line.startswith("|")]
-    named = {found for row in rows for found in NAME.findall(row)}
-    assert len(named) > 60
-    for dotted in sorted(named):
-        first, *rest = dotted.split(".")
-        value = MODULES[first]
-        for part in rest:
-            value = getattr(value, part)
+    assert_names_exist(PAGES[name], MODULES, 60)
 
 
 @pytest.mark.parametrize(("name", "library"), [("flax", flax), ("haiku", haiku)])
