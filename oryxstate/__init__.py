@@ -12,7 +12,7 @@ from oryxstate._module._live import snapshot
 from oryxstate._module._takes import keywords
 from oryxstate._tree import ArraySpec, Shape, make_array_spec, named_leaves
 
-from oryxstate import _batched, _containers, nn  # isort: skip  (the first two register themselves)
+from oryxstate import _batched, _containers, nn, select  # isort: skip  (the first two register themselves)
 
 __all__ = [
     "AnnotationError",
@@ -37,6 +37,7 @@ __all__ = [
     "param",
     "partition",
     "per_example",
+    "select",
     "snapshot",
     "spec",
     "state",

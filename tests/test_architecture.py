@@ -23,7 +23,8 @@ MODULES = {
 LAYERS = [
     ("_errors", "_example_keys", "_tree", "_jax", "_stack"),
     ("_effects",),
-    ("_module",),
+    ("_module", "_select"),
+    ("select",),
     ("_annotations", "_api", "_batched", "_function_runs"),
     ("_functions", "_containers", "_grad", "_capture", "_batch"),
     ("nn", "checkpoint", "sharding", "summary"),

@@ -22,6 +22,7 @@ from oryxstate._module import (
 )
 from oryxstate._module._fields import Layout, static
 from oryxstate._module._pytree import AUX, PLACE, REPLACED, ROOT
+from oryxstate._select._changes import At
 
 
 class Module(metaclass=_construct.ModuleMeta):
@@ -209,6 +210,25 @@ class Module(metaclass=_construct.ModuleMeta):
             if replaced:
                 vars(new)[REPLACED] = replaced
         return new
+
+    @property
+    def at(self) -> At[Self]:
+        """Parts of this module, to be read and changed: `model.at[selection].set(value)`.
+
+        The selection is one that `oryxstate.select` makes, or a path or a class. `get`, `count` and
+        `paths` tell what is selected; `set`, `apply`, `cast` and `take` return a changed copy.
+
+        Examples:
+            >>> import jax, jax.numpy as jnp
+            >>> import oryxstate as ox
+            >>> from oryxstate import nn
+            >>> model = ox.init(nn.Dense.of(2))(jax.random.key(0), jnp.ones(3))
+            >>> model.at["bias"].set(1.0).bias
+            Array([1., 1.], dtype=float32)
+            >>> model.at["**"].cast(jnp.bfloat16)
+            Dense(kernel=bf16[3,2], bias=bf16[2])
+        """
+        return At(self)
 
     # A function of state ----------------------------------------------------------------------
 
