@@ -6,6 +6,8 @@ from oryxstate._batch import batch_call, batch_call_and_update, per_example
 from oryxstate._errors import AnnotationError, EffectError
 from oryxstate._functions import FunctionModule, assign, variable
 from oryxstate._grad import grad, merge, partition, value_and_grad
+from oryxstate._look._diff import Diff, Difference, diff
+from oryxstate._look._summary import Row, Summary, summary
 from oryxstate._module._base import Module
 from oryxstate._module._fields import param, state, static
 from oryxstate._module._live import snapshot
@@ -17,16 +19,21 @@ from oryxstate import _batched, _containers, nn, select  # isort: skip  (the fir
 __all__ = [
     "AnnotationError",
     "ArraySpec",
+    "Diff",
+    "Difference",
     "EffectError",
     "FunctionModule",
     "Module",
+    "Row",
     "Shape",
+    "Summary",
     "assign",
     "batch_call",
     "batch_call_and_update",
     "call",
     "call_and_update",
     "check_annotations",
+    "diff",
     "grad",
     "init",
     "keywords",
@@ -42,6 +49,7 @@ __all__ = [
     "spec",
     "state",
     "static",
+    "summary",
     "update",
     "value_and_grad",
     "variable",

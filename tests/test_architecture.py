@@ -27,7 +27,7 @@ LAYERS = [
     ("select",),
     ("_annotations", "_api", "_batched", "_function_runs"),
     ("_functions", "_containers", "_grad", "_capture", "_batch"),
-    ("nn", "checkpoint", "sharding", "summary"),
+    ("nn", "checkpoint", "sharding", "_look"),
     ("testing",),
 ]
 INTERNALS = ("jax.core", "jax.extend", "jax.interpreters", "jax._src")

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import equinox as eqx
 import jax
 
 from oryxstate._errors import EffectError
@@ -18,6 +17,7 @@ from oryxstate._module import (
     _hook,
     _live,
     _pytree,
+    _shown,
     _static,
 )
 from oryxstate._module._fields import Layout, static
@@ -124,7 +124,10 @@ class Module(metaclass=_construct.ModuleMeta):
     def __repr__(self) -> str:
         if _live.is_live(self) and self.__dict__[PLACE].ended:  # as a debugger asks
             return f"<{type(self).__name__} of a root call that has ended>"
-        return eqx.tree_pformat(_pytree.value_of(self))
+        return _shown.text(_pytree.value_of(self))
+
+    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
+        return _shown.draw(_pytree.value_of(self), path, subtree_renderer)
 
     # A container of variables -----------------------------------------------------------------
 

@@ -40,19 +40,19 @@ def _walk(node: Any, keys: tuple, kind: str | None, inside: tuple[type, ...]) ->
     if node is None:
         yield Place(_tree.keystr(keys), kind or PARAM, inside, None, False)
         return
-    children = _children(node)
-    if children is None:
+    inner = children(node)
+    if inner is None:
         if not _tree.is_array(node) and not _tree.is_spec(node):
             kind = STATIC  # a function or a number in an Equinox module
         yield Place(_tree.keystr(keys), kind or PARAM, inside, node, True)
         return
     inside = (*inside, type(node))
     if not _pytree.is_module(node):
-        for key, child in children:
+        for key, child in inner:
             yield from _walk(child, keys + key, kind, inside)
         return
     layout = node.__layout__
-    for name, (key, child) in zip(layout.data, children, strict=True):
+    for name, (key, child) in zip(layout.data, inner, strict=True):
         declared = layout.infos[name].kind
         own = kind or (declared if declared in (PARAM, STATE) else None)
         yield from _walk(child, keys + key, own, inside)
@@ -61,12 +61,10 @@ def _walk(node: Any, keys: tuple, kind: str | None, inside: tuple[type, ...]) ->
         yield Place(path, STATIC, inside, getattr(node, name), False)
 
 
-def _children(node: Any) -> list[tuple[tuple, Any]] | None:
+def children(node: Any) -> list[tuple[tuple, Any]] | None:
     """The children of a node of a pytree with their keys; None for a leaf."""
-    children, _ = jax.tree_util.tree_flatten_with_path(
-        node, is_leaf=lambda inner: inner is not node
-    )
-    return None if len(children) == 1 and children[0][1] is node else children
+    found, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda inner: inner is not node)
+    return None if len(found) == 1 and found[0][1] is node else found
 
 
 def with_leaves(tree: Any, new: dict[int, Any]) -> Any:
@@ -85,11 +83,11 @@ def with_statics(tree: Any, new: dict[str, Any]) -> Any:
 
 
 def _rebuilt(node: Any, keys: tuple, new: dict[str, Any]) -> Any:
-    children = None if node is None else _children(node)
-    if children is None:
+    inner = None if node is None else children(node)
+    if inner is None:
         return node
     treedef = jax.tree.structure(node, is_leaf=lambda inner: inner is not node)
-    node = jax.tree.unflatten(treedef, [_rebuilt(c, keys + key, new) for key, c in children])
+    node = jax.tree.unflatten(treedef, [_rebuilt(c, keys + key, new) for key, c in inner])
     for name in node.__layout__.static if _pytree.is_module(node) else ():
         path = _tree.keystr((*keys, jax.tree_util.GetAttrKey(name)))
         if path in new:
