@@ -48,7 +48,9 @@ class Difference(NamedTuple):
 
 
 def _text(side: Any) -> str:
-    return side if isinstance(side, str) else _shown.text(side, width=10_000)
+    if isinstance(side, str | _tree.ArraySpec):
+        return str(side)
+    return _shown.text(side, width=10_000)
 
 
 class Diff(tuple[Difference, ...]):

@@ -183,7 +183,10 @@ class Path(Selection):
 
     def hint(self, found: list[Place]) -> str:
         """The patterns that are nearest to this one."""
-        return _did_you_mean(_patterns.near_misses(self.patterns[0], [p.path for p in found]))
+        paths = [p.path for p in found if p.kind != STATIC or p.value is not None]
+        known = [*paths[:4], *(["..."] if paths[4:] else [])]
+        near = _patterns.near_misses(self.patterns[0], paths)
+        return _did_you_mean(near) or _there_are("paths", known)
 
     def __repr__(self) -> str:
         return f"select.path({', '.join(map(repr, self.patterns))})"
@@ -345,7 +348,8 @@ def _check(given: Selection, found: list[Place], chosen: list[Place]) -> None:
         return
     atoms = [part for part in _all_parts(given) if not part.parts()]
     if len(atoms) == 1:
-        hint = _no_leaves(given, found) or atoms[0].hint(found)
+        by_name = not isinstance(atoms[0], Where)  # a predicate of leaves
+        hint = (by_name and _no_leaves(given, found)) or atoms[0].hint(found)
         raise ValueError(f"nothing is selected by {given!r}.{hint}")
     leaves = [place for place in found if place.is_leaf]
     counts = ", ".join(f"{atom!r} selects {sum(map(atom.holds, leaves))}" for atom in atoms)
@@ -356,17 +360,18 @@ def _check(given: Selection, found: list[Place], chosen: list[Place]) -> None:
 
 def _no_leaves(given: Selection, found: list[Place]) -> str:
     """What a selection does select if it is no leaf."""
-    held = [place for place in found if given.holds(place)]
-    statics = [place.path for place in held if place.kind == STATIC]
+    held = [place for place in found if not place.is_leaf and given.holds(place)]
+    nothing = [place.path for place in held if place.kind != STATIC]
+    if nothing:
+        return (
+            f" It names only places that hold None, such as {nothing[0]!r}: leaves that "
+            "`ox.partition` took out, or fields that were left out."
+        )
+    statics = [place.path for place in held if place.value is not None]
     if statics:
         return (
             f" It names only static fields, such as {statics[0]!r}. To select them, write "
             f"`{given!r} & select.static`."
-        )
-    if held:
-        return (
-            f" It names only places that hold None, such as {held[0].path!r}: leaves that "
-            "`ox.partition` took out, or fields that were left out."
         )
     return ""
 
