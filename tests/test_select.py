@@ -250,7 +250,7 @@ def test_any_pytree_will_do():
         ("encoder[0].scal", r"Did you mean 'encoder\[0\].scale'\?"),
         ("encoder[7].scale", r"Did you mean 'encoder\[1\].scale' or 'encoder\[0\].scale'"),
         ("head['kernal']", r"Did you mean \"head\['kernel'\]\"\?"),
-        ("zzz", r"'zzz'\). The tree has the paths: encoder\[0\].scale, .*, \.\.\.\.$"),
+        ("zzz", r"'zzz'\). The tree has the paths: encoder\[0\].scale, .*, \.\.\."),
         (select.field("scal"), r"select.field\('scal'\). Did you mean 'scale'\?"),
         (select.field("q"), r"The tree has the fields: encoder, head, .*table"),
         (

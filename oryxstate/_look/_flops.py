@@ -36,9 +36,7 @@ def _counted_once(jaxpr: Any) -> float | None:
     avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in _jax.invars(jaxpr)]
     lowered = jax.jit(lambda *args: _jax.evaluate(jaxpr, args)).lower(*avals)
     analysis = lowered.cost_analysis()
-    return (
-        float(analysis["flops"]) if analysis and "flops" in analysis else 0.0 if analysis else None
-    )
+    return None if analysis is None else float(analysis.get("flops", 0))
 
 
 def _missed(jaxpr: Any) -> float:
