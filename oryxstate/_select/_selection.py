@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from oryxstate._select import _patterns
+from oryxstate._select._nothing import all_parts, check, did_you_mean, there_are
 from oryxstate._select._places import PARAM, STATIC, Place, places
 
 T = TypeVar("T")
@@ -51,6 +52,9 @@ class Selection:
 
     typed = False
     """Whether a word in it may be misspelt, so that it has to be found, wherever it occurs."""
+
+    of_leaves = False
+    """Whether it can be asked about leaves alone."""
 
     # Combinations -----------------------------------------------------------------------------
 
@@ -134,10 +138,10 @@ class Selection:
             ValueError: if there are none, or a path or a field in this selection is nowhere.
         """
         found = list(places(tree))
-        statics = any(part is static for part in _all_parts(self))
+        statics = any(part is static for part in all_parts(self))
         chosen = [p for p in found if p.is_leaf or p.kind == STATIC]
         chosen = [p for p in chosen if (statics or p.kind != STATIC) and self.holds(p)]
-        _check(self, found, chosen)
+        check(self, found, chosen)
         return chosen
 
 
@@ -186,7 +190,7 @@ class Path(Selection):
         paths = [p.path for p in found if p.kind != STATIC or p.value is not None]
         known = [*paths[:4], *(["..."] if paths[4:] else [])]
         near = _patterns.near_misses(self.patterns[0], paths)
-        return _did_you_mean(near) or _there_are("paths", known)
+        return did_you_mean(near) or there_are("paths", known)
 
     def __repr__(self) -> str:
         return f"select.path({', '.join(map(repr, self.patterns))})"
@@ -210,7 +214,7 @@ class Field(Selection):
         keys = {key for place in found for key in _patterns.keys_of(place.path)}
         known = sorted({key.key for key in keys if key.form == "name"})
         near = [n for name in self.names for n in difflib.get_close_matches(name, known, n=2)]
-        return _did_you_mean(near) or _there_are("fields", known)
+        return did_you_mean(near) or there_are("fields", known)
 
     def __repr__(self) -> str:
         return f"select.field({', '.join(map(repr, self.names))})"
@@ -231,7 +235,7 @@ class Instances(Selection):
         present = sorted({c.__name__ for place in found for c in place.inside} - _CONTAINERS)
         names = [c.__name__ for c in self.classes]
         near = [n for name in names for n in difflib.get_close_matches(name, present, n=2)]
-        return _did_you_mean(near, quote=str) or _there_are("classes", present)
+        return did_you_mean(near, quote=str) or there_are("classes", present)
 
     def __repr__(self) -> str:
         return f"select.instances({', '.join(c.__name__ for c in self.classes)})"
@@ -252,7 +256,7 @@ class Kind(Selection):
 
     def hint(self, found: list[Place]) -> str:
         """The kinds of which there is something."""
-        return _there_are("leaves of kind", sorted({p.kind for p in found if p.is_leaf}))
+        return there_are("leaves of kind", sorted({p.kind for p in found if p.is_leaf}))
 
     def __repr__(self) -> str:
         return f"select.{self.shown}"
@@ -260,6 +264,8 @@ class Kind(Selection):
 
 class Where(Selection):
     """What satisfies a predicate."""
+
+    of_leaves = True
 
     def __init__(self, function: Callable[[str, Any], Any]):
         self.function = function
@@ -326,59 +332,4 @@ static = Kind(STATIC, "static")
 
 def names_kind(given: Selection) -> bool:
     """Whether a kind occurs in a selection."""
-    return any(isinstance(part, Kind) for part in _all_parts(given))
-
-
-# Selections that select nothing -------------------------------------------------------------------
-
-
-def _all_parts(given: Selection) -> Iterable[Selection]:
-    yield given
-    for part in given.parts():
-        yield from _all_parts(part)
-
-
-def _check(given: Selection, found: list[Place], chosen: list[Place]) -> None:
-    """Raise if nothing is selected, or a path or a field in a selection is nowhere in the tree."""
-    for part in _all_parts(given):
-        if part.typed and not part.parts() and not any(map(part.holds, found)):
-            where = "" if part is given else f", which occurs in {given!r}"
-            raise ValueError(f"nothing is selected by {part!r}{where}.{part.hint(found)}")
-    if chosen:
-        return
-    atoms = [part for part in _all_parts(given) if not part.parts()]
-    if len(atoms) == 1:
-        by_name = not isinstance(atoms[0], Where)  # a predicate of leaves
-        hint = (by_name and _no_leaves(given, found)) or atoms[0].hint(found)
-        raise ValueError(f"nothing is selected by {given!r}.{hint}")
-    leaves = [place for place in found if place.is_leaf]
-    counts = ", ".join(f"{atom!r} selects {sum(map(atom.holds, leaves))}" for atom in atoms)
-    raise ValueError(
-        f"nothing is selected by {given!r}. Of {len(leaves)} leaves, {counts} by itself."
-    )
-
-
-def _no_leaves(given: Selection, found: list[Place]) -> str:
-    """What a selection does select if it is no leaf."""
-    held = [place for place in found if not place.is_leaf and given.holds(place)]
-    nothing = [place.path for place in held if place.kind != STATIC]
-    if nothing:
-        return (
-            f" It names only places that hold None, such as {nothing[0]!r}: leaves that "
-            "`ox.partition` took out, or fields that were left out."
-        )
-    statics = [place.path for place in held if place.value is not None]
-    if statics:
-        return (
-            f" It names only static fields, such as {statics[0]!r}. To select them, write "
-            f"`{given!r} & select.static`."
-        )
-    return ""
-
-
-def _did_you_mean(names: list[str], quote: Callable[[str], str] = repr) -> str:
-    return f" Did you mean {' or '.join(map(quote, names))}?" if names else ""
-
-
-def _there_are(what: str, names: list[str]) -> str:
-    return f" The tree has the {what}: {', '.join(names)}." if names else " The tree has no leaves."
+    return any(isinstance(part, Kind) for part in all_parts(given))
