@@ -48,10 +48,13 @@ def record(model: Any, args: tuple, kwargs: dict) -> dict[str, Call]:
         model, args, kwargs = eqx.combine(arrays, static)
         return _api.call(model, *args, **kwargs)
 
-    with recorder.observing():
+    with _one_at_a_time, recorder.observing():
         out = jax.eval_shape(call, arrays)
     root = Call(_tree.make_array_spec(out), lambda: _flops.flops(call, arrays))
     return {**recorder.calls, "": root}
+
+
+_one_at_a_time = threading.Lock()  # since each puts back the hooks that it found
 
 
 def _is_array(value: Any) -> bool:
