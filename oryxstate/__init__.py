@@ -3,6 +3,10 @@
 from oryxstate._annotations._setting import check_annotations
 from oryxstate._api import call, call_and_update, init, spec, update
 from oryxstate._batch import batch_call, batch_call_and_update, per_example
+from oryxstate._capture._captured import Captured, capture, sow
+from oryxstate._capture._intercepted import Site, intercept
+from oryxstate._capture._nonfinite import Nonfinite, find_nonfinite
+from oryxstate._effects._sown import Maybe
 from oryxstate._errors import AnnotationError, EffectError
 from oryxstate._functions import FunctionModule, assign, variable
 from oryxstate._grad import grad, merge, partition, value_and_grad
@@ -19,23 +23,30 @@ from oryxstate import _batched, _containers, nn, select  # isort: skip  (the fir
 __all__ = [
     "AnnotationError",
     "ArraySpec",
+    "Captured",
     "Diff",
     "Difference",
     "EffectError",
     "FunctionModule",
+    "Maybe",
     "Module",
+    "Nonfinite",
     "Row",
     "Shape",
+    "Site",
     "Summary",
     "assign",
     "batch_call",
     "batch_call_and_update",
     "call",
     "call_and_update",
+    "capture",
     "check_annotations",
     "diff",
+    "find_nonfinite",
     "grad",
     "init",
+    "intercept",
     "keywords",
     "make_array_spec",
     "merge",
@@ -46,6 +57,7 @@ __all__ = [
     "per_example",
     "select",
     "snapshot",
+    "sow",
     "spec",
     "state",
     "static",

@@ -26,7 +26,8 @@ LAYERS = [
     ("_module", "_select"),
     ("select",),
     ("_annotations", "_api", "_batched", "_function_runs"),
-    ("_functions", "_containers", "_grad", "_capture", "_batch"),
+    ("_functions", "_containers", "_grad", "_batch"),
+    ("_capture",),
     ("nn", "checkpoint", "sharding", "_look"),
     ("testing",),
 ]
@@ -41,7 +42,6 @@ ALONE = (
     "_functions",
     "_containers",
     "_grad",
-    "_capture",
     "checkpoint",
     "sharding",
 )
