@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 
@@ -41,6 +42,23 @@ def wide(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32) if narrow else x
 
 
+def blended(old: jax.Array, new: jax.Array, keep: float) -> jax.Array:
+    """Return `keep * old + (1 - keep) * new`, exactly `old` where both are equal.
+
+    Summed from the nearer end, as in PyTorch's `lerp`: a rounded `keep + (1 - keep)` that is not 1
+    would bias an average over many steps.
+    """
+    keep = float(keep)
+    return old + (1 - keep) * (new - old) if keep >= 0.5 else new + keep * (old - new)
+
+
+def with_floats(x: jax.Array) -> jax.Array:
+    """Convert integers to float32, in which their mean is computed; 64-bit ones to float64."""
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return x
+    return x.astype(jnp.float64 if x.dtype.itemsize == 8 else jnp.float32)
+
+
 def last(vector: jax.Array, x: jax.Array) -> jax.Array:
     """Expand a vector along the last axis to the rank of `x`; rank promotion may be off."""
     return lax.expand_dims(vector, range(x.ndim - vector.ndim))
@@ -57,11 +75,21 @@ def positive(layer: str, what: str, *values: int) -> None:
             raise ValueError(f"{layer}: `{what}` must be a positive integer, got {value!r}.")
 
 
+def above_zero(layer: str, what: str, value: float) -> None:
+    """Raise unless a number is positive and finite.
+
+    Raises:
+        ValueError: naming the layer and the value.
+    """
+    if not isinstance(value, float | int | np.number) or not 0 < value < float("inf"):
+        raise ValueError(f"{layer}: `{what}` must be a positive number, got {value!r}.")
+
+
 def fraction(layer: str, what: str, value: float) -> None:
     """Raise unless a probability is in [0, 1).
 
     Raises:
         ValueError: naming the layer and the value.
     """
-    if not 0 <= value < 1:
+    if not isinstance(value, float | int | np.number) or not 0 <= value < 1:
         raise ValueError(f"{layer}: `{what}` must be in [0, 1), got {value!r}.")
