@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from oryxstate.nn._precision import inlined
+from oryxstate.nn._precision import inlined, wide_dtype
 
 
 @inlined
@@ -42,23 +43,25 @@ def attend(
         return jnp.zeros_like(queries)
     seen = None if mask is None else _grouped(mask, kv_heads)
     if seen is not None:
-        by_any = jnp.expand_dims(seen.any((1, 2)).T, -1)
+        by_any = jnp.expand_dims(seen.any((1, 2)).T, -1)  # [context, kv_heads or 1, 1]
         keys, values = (jnp.where(by_any, x, jnp.zeros_like(x)) for x in (keys, values))
     if causal:
-        past = jnp.tri(time, context, dtype=bool)[None, None]
+        past = jnp.tri(time, context, dtype=bool)[None, :, None]
         seen = past if seen is None else seen & past
     queries = queries.reshape(time, kv_heads, heads // kv_heads, features)
-    exact = jnp.promote_types(queries.dtype, jnp.float32)
-    logits = jnp.einsum("tkgf,skf->kgts", queries, keys, preferred_element_type=exact)
+    exact = wide_dtype(queries.dtype)
+    products = ((3,), (2,)), ((1,), (1,))  # over features, for each head of keys
+    logits = lax.dot_general(queries, keys, products, preferred_element_type=exact)
     weights = _softmax(logits * features**-0.5, seen).astype(values.dtype)
-    return jnp.einsum("kgts,skf->tkgf", weights, values).reshape(time, heads, features)
+    means = lax.dot_general(weights, values, (((3,), (0,)), ((0,), (1,))))
+    return means.swapaxes(0, 1).reshape(time, heads, features)
 
 
 def _grouped(mask: jax.Array, kv_heads: int) -> jax.Array:
-    """Reshape a mask to `[kv_heads, heads / kv_heads, time, context]`, with lengths 1 for all."""
+    """Reshape a mask to `[kv_heads, time, heads / kv_heads, context]`, with lengths 1 for all."""
     heads = mask.shape[0]
     groups = (1, 1) if heads == 1 else (kv_heads, heads // kv_heads)
-    return mask.reshape(*groups, *mask.shape[1:])
+    return mask.reshape(*groups, *mask.shape[1:]).swapaxes(1, 2)
 
 
 def _softmax(logits: jax.Array, seen: jax.Array | None) -> jax.Array:

@@ -94,10 +94,11 @@ class GRUCell(Gated):
         """Return the next hidden state, as carry and, in the dtype of computation, as output."""
         (reset, update, new), (to_reset, to_update, to_new) = self._sums(carry, x)
         (bias,) = computing(new.dtype, self.recurrent_bias)
-        reset, update = jax.nn.sigmoid(reset + to_reset), jax.nn.sigmoid(update + to_update)
-        new = jnp.tanh(new + reset * (to_new + bias))
-        kept, taken = (gate.astype(carry.dtype) for gate in (update, new))
-        hidden = (1 - kept) * taken + kept * carry
+        # In 16 bits a gate near 1 is 1, so the gates have the dtype of the carry.
+        sums = reset + to_reset, update + to_update, new, to_new + bias
+        r, z, n, recurrent = (x.astype(carry.dtype) for x in sums)
+        r, z = jax.nn.sigmoid(r), jax.nn.sigmoid(z)
+        hidden = (1 - z) * jnp.tanh(n + r * recurrent) + z * carry
         return hidden, hidden.astype(new.dtype)
 
 

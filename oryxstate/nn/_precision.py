@@ -38,8 +38,14 @@ def common_dtype(dtype: Any, *values: Any) -> Any:
 
 def wide(x: jax.Array) -> jax.Array:
     """Convert floats of 16 bits or less to float32, in which long sums are safe."""
-    narrow = jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits < 32
-    return x.astype(jnp.float32) if narrow else x
+    dtype = wide_dtype(x.dtype)
+    return x if dtype == x.dtype else x.astype(dtype)
+
+
+def wide_dtype(dtype: Any) -> Any:
+    """Return float32 for floats of 16 bits or less, and other dtypes as they are."""
+    narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+    return jnp.float32 if narrow else dtype
 
 
 def blended(old: jax.Array, new: jax.Array, keep: float) -> jax.Array:
