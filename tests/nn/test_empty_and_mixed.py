@@ -46,7 +46,7 @@ def test_no_steps(name):
         y, new = model.call_and_update(none, **more)
         assert y.shape[0] == 0 and y.shape == model.spec(none).shape
         assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(new))
-        grads = jax.grad(lambda m, more=more: m(none, **more).sum())(model)
+        grads = ox.grad(lambda m, more=more: m(none, **more).sum())(model)
         assert all(not leaf.any() for leaf in jax.tree.leaves(grads))
 
 
