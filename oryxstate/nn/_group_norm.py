@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from oryxstate._module._fields import param, static
 from oryxstate.nn._layer import Layer, LayerParams, single
 from oryxstate.nn._layer_norm import affine, fit, standardized
-from oryxstate.nn._precision import positive, wide
+from oryxstate.nn._precision import not_negative, positive, wide
 
 
 class _Grouped(Layer):
@@ -26,6 +26,7 @@ class _Grouped(Layer):
 
     def _check_fields(self) -> None:
         positive(type(self).__name__, "groups", self.groups)
+        not_negative(type(self).__name__, "epsilon", self.epsilon)
 
     @classmethod
     def _made(

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, static
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import wide
+from oryxstate.nn._precision import not_negative, wide
 
 
 def standardized(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:
@@ -67,6 +67,7 @@ class LayerNorm(Layer):
 
     def _check_fields(self) -> None:
         _check_from_end(type(self).__name__, self.axes)
+        not_negative(type(self).__name__, "epsilon", self.epsilon)
 
     @classmethod
     def check(cls, axes: int | tuple[int, ...] = -1, **options: Any) -> None:
@@ -139,6 +140,7 @@ class RMSNorm(Layer):
 
     def _check_fields(self) -> None:
         _check_from_end(type(self).__name__, self.axes)
+        not_negative(type(self).__name__, "epsilon", self.epsilon)
 
     @classmethod
     def check(cls, axes: int | tuple[int, ...] = -1, **options: Any) -> None:

@@ -6,12 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from oryxstate._module._fields import static
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import fraction
+from oryxstate.nn._precision import fraction, not_negative
 
 FLOATS = "floating-point numbers"
 
@@ -116,8 +115,7 @@ class GaussianNoise(Layer):
     @classmethod
     def check(cls, stddev: float) -> None:
         """Check that the standard deviation is not negative."""
-        if not isinstance(stddev, float | int | np.number) or not stddev >= 0:
-            raise ValueError(f"{cls.__name__}: `stddev` must not be negative, got {stddev!r}.")
+        not_negative(cls.__name__, "stddev", stddev)
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, stddev: float) -> LayerParams:

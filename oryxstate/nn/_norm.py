@@ -15,7 +15,15 @@ from oryxstate._module import _live
 from oryxstate._module._fields import param, state, static
 from oryxstate._tree import ArraySpec
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import blended, common_dtype, fraction, inlined, last, wide
+from oryxstate.nn._precision import (
+    blended,
+    common_dtype,
+    fraction,
+    inlined,
+    last,
+    not_negative,
+    wide,
+)
 
 
 class BatchNorm(Layer):
@@ -67,6 +75,7 @@ class BatchNorm(Layer):
 
     def _check_fields(self) -> None:
         self.check(momentum=self.momentum)
+        not_negative(type(self).__name__, "epsilon", self.epsilon)
 
     @classmethod
     def check(cls, *, momentum: float = 0.99, **options: Any) -> None:

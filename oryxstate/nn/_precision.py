@@ -91,6 +91,16 @@ def above_zero(layer: str, what: str, value: float) -> None:
         raise ValueError(f"{layer}: `{what}` must be a positive number, got {value!r}.")
 
 
+def not_negative(layer: str, what: str, value: float) -> None:
+    """Raise for a negative number, or NaN.
+
+    Raises:
+        ValueError: naming the layer and the value.
+    """
+    if not isinstance(value, float | int | np.number) or not value >= 0:
+        raise ValueError(f"{layer}: `{what}` must not be negative, got {value!r}.")
+
+
 def fraction(layer: str, what: str, value: float) -> None:
     """Raise unless a probability is in [0, 1).
 

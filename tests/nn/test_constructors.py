@@ -61,6 +61,10 @@ WRONG = [
     ("RMSNorm", {"axes": -1}, r"RMSNorm: `axes` of a layer are a tuple, .*`RMSNorm.of\(axes\)`"),
     ("GroupNorm", {"groups": 0}, "GroupNorm: `groups` must be a positive integer, got 0"),
     ("InstanceNorm", {"groups": -1}, "InstanceNorm: `groups` must be a positive integer, got -1"),
+    *[
+        (layer, {"epsilon": -1e-5}, f"{layer}: `epsilon` must not be negative, got -1e-05")
+        for layer in ("BatchNorm", "LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm")
+    ],
     ("EMA", {"decay": 1.0}, r"EMA: `decay` must be in \[0, 1\), got 1.0"),
     ("Shared", {"count": 0}, "Shared: `count` must be a positive integer, got 0"),
     ("Repeat", {"count": 1.0}, "Repeat: `count` must be a positive integer, got 1.0"),
