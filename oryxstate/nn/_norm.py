@@ -185,8 +185,9 @@ def _normalize_batch(xs, mean, variance, scale, bias, *, momentum, epsilon, name
         return lax.pmean(own, names) if names else own
 
     def mixed(old, new):
-        new = lax.stop_gradient(new).astype(old.dtype)
-        return blended(wide(old), wide(new), momentum).astype(old.dtype)
+        exact = wide(old)
+        new = lax.stop_gradient(new).astype(exact.dtype)
+        return blended(exact, new, momentum).astype(old.dtype)
 
     batch_mean = average(wide(xs))
     centered = wide(xs) - last(batch_mean, xs)
