@@ -209,8 +209,8 @@ class TransformerBlock(Layer):
             mask: True where a step may attend, for attention that takes a mask.
         """
         options = {} if mask is None else {"mask": mask}
-        x = self._with(x, lambda h: self.attention(h, **options), self.attention_norm)
-        return self._with(x, self.mlp, self.mlp_norm)
+        x = self._combined(x, lambda h: self.attention(h, **options), self.attention_norm)
+        return self._combined(x, self.mlp, self.mlp_norm)
 
     def cached(self, max_length: int, dtype: Any = None) -> Self:
         """Return the block that decodes step by step with these parameters, with an empty cache.
@@ -225,7 +225,7 @@ class TransformerBlock(Layer):
         options = {} if dtype is None else {"dtype": dtype}
         return self.replace(attention=self.attention.cached(max_length, **options))
 
-    def _with(self, x: jax.Array, part: Callable[..., Any], norm: Any) -> jax.Array:
+    def _combined(self, x: jax.Array, part: Callable[..., Any], norm: Any) -> jax.Array:
         """Add the output of one part to its input, and normalize before or after."""
         if self.norm_first:
             return self._added(x, part(norm(x)))
