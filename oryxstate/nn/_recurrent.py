@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, state, static
-from oryxstate.nn._initializers import Initializer, lecun, orthogonal, zeros
+from oryxstate.nn._initializers import Initializer, drawn, lecun, orthogonal, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single
 from oryxstate.nn._precision import computing, positive, wide
 
@@ -150,5 +150,5 @@ def _side_by_side(
 ) -> jax.Array:
     # Narrower dtypes are drawn in float32, since JAX draws no orthogonal matrices in bfloat16.
     wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
-    kernels = [initializer(k, (rows, features), wide) for k in jax.random.split(key, gates)]
+    kernels = [drawn(initializer, k, (rows, features), wide) for k in jax.random.split(key, gates)]
     return jnp.concatenate(kernels, axis=-1).astype(dtype)

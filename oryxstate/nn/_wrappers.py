@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from oryxstate import _grad
 from oryxstate._module._fields import param, state, static
-from oryxstate.nn._initializers import Initializer
+from oryxstate.nn._initializers import Initializer, drawn
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._linear import Dense
 from oryxstate.nn._parts import build, check_parts
@@ -141,7 +141,7 @@ class LoRA(Layer):
         if not isinstance(layer, Dense):
             raise TypeError(f"LoRA adapts a Dense layer, got {type(layer).__name__}.")
         size, features = layer.kernel.shape
-        down = down_init(keys[1], (size, rank), layer.kernel.dtype)
+        down = drawn(down_init, keys[1], (size, rank), layer.kernel.dtype)
         up = jnp.zeros((rank, features), layer.kernel.dtype)
         return LayerParams(
             {"down": down, "up": up},
