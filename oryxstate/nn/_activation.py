@@ -66,4 +66,6 @@ class PReLU(Layer):
         fits = not shape or x.shape[-1:] == shape
         self.check_input(fits, f"[..., {shape[0]}]" if shape else "an array", x)
         x, slope = computing(self.dtype, x, self.slope)
-        return jnp.where(x >= 0, x, last(slope, x) * x)
+        rises = x >= 0
+        negative = jnp.where(rises, jnp.zeros_like(x), x)  # the slope's derivative; 0 * inf is NaN
+        return jnp.where(rises, x, last(slope, x) * negative)

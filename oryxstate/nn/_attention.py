@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from oryxstate._module._fields import static
 from oryxstate._tree import ArraySpec
-from oryxstate.nn._heads import Heads, projections
+from oryxstate.nn._heads import Heads, check_heads, projections
 from oryxstate.nn._initializers import Initializer, glorot, zeros
 from oryxstate.nn._kv_cache import CachedAttention, with_cache
 from oryxstate.nn._layer import LayerParams
@@ -26,10 +26,14 @@ class MultiHeadAttention(Heads):
         y = out(softmax(q @ k.T / sqrt(head_features)) @ v)
 
     where the context is `x` itself unless another is given. With fewer `kv_heads` than heads, each
-    head of keys and values serves `heads / kv_heads` neighbouring heads of queries. A step whose
-    mask is False everywhere takes the mean of all values. `cached` returns the layer that decodes
-    step by step with these parameters. Sources: Vaswani et al., Attention Is All You Need, 2017;
-    Ainslie et al., GQA, 2023; Su et al., RoFormer, 2021 (rotary positions).
+    head of keys and values serves `heads / kv_heads` neighbouring heads of queries. `cached`
+    returns the layer that decodes step by step with these parameters.
+
+    A step that may see nothing, such as the padding before a causal sequence, takes zeros for the
+    mean: its output is the bias of `out`. Steps that the mask hides from all others do not matter,
+    not even if they are NaN. Logits and softmax are computed at least in float32, and input and
+    context of different dtypes are promoted. Sources: Vaswani et al., Attention Is All You Need,
+    2017; Ainslie et al., GQA, 2023; Su et al., RoFormer, 2021 (rotary positions).
 
     Attributes:
         query: `Dense` to `heads * head_features`.
@@ -64,14 +68,8 @@ class MultiHeadAttention(Heads):
         **options: Any,
     ) -> None:
         """Check that the numbers are positive, and that `kv_heads` divides `heads`."""
-        positive(cls.__name__, "heads", heads)
-        positive(cls.__name__, "kv_heads", 1 if kv_heads is None else kv_heads)
+        check_heads(cls.__name__, heads, heads if kv_heads is None else kv_heads, rotary_base)
         positive(cls.__name__, "head_features", 1 if head_features is None else head_features)
-        if heads % (kv_heads or heads):
-            raise ValueError(
-                f"{cls.__name__}: `kv_heads` must divide the number of heads, {heads}, got "
-                f"{kv_heads}."
-            )
         if rotary_base is not None and (head_features or 0) % 2:
             raise ValueError(
                 f"{cls.__name__}: rotary positions turn pairs of features, so `head_features` must "
@@ -151,13 +149,16 @@ class MultiHeadAttention(Heads):
         queries = self._queries(x, at)
         keys, values = self._keys_and_values(x if context is None else context, at)
         seen = None if mask is None else self._checked(mask, (len(x), len(keys)))
-        return self._attend(queries, keys, values, mask=seen, is_causal=self.causal)
+        return self._attend(queries, keys, values, mask=seen, causal=self.causal)
 
-    def cached(self, max_length: int) -> CachedAttention:
+    def cached(self, max_length: int, dtype: Any = None) -> CachedAttention:
         """Return the layer that decodes with these parameters, with an empty cache.
 
         Args:
             max_length: how many steps there is room for.
+            dtype: the dtype of the cached keys and values; if None, the dtype that the layer
+                computes in, or else that of its parameters. Give it for inputs of a wider dtype
+                than the parameters', whose keys and values would be rounded.
 
         Raises:
             ValueError: if this attention is not causal.
@@ -168,7 +169,7 @@ class MultiHeadAttention(Heads):
                 "only causal attention can be decoded step by step, since its past does not look "
                 "at what comes. Make it so, `MultiHeadAttention.of(..., causal=True)`."
             )
-        return CachedAttention.new(with_cache(self, max_length), self.name)
+        return CachedAttention.new(with_cache(self, max_length, dtype), self.name)
 
     def _checked(self, mask: Any, shape: tuple[int, int]) -> Any:
         """Return the mask as `[heads or 1, time, context]`."""
@@ -189,6 +190,8 @@ def _specs(cls: Any, in_spec: Any, alone: bool) -> tuple[ArraySpec, ArraySpec]:
         raise cls.wrong_input(ALONE, in_spec)
     if any(not isinstance(spec, ArraySpec) or spec.ndim != 2 for spec in (x, context)):
         raise cls.wrong_input("[time, features], and perhaps a context", in_spec)
+    if x.shape[1] == 0:
+        raise cls.wrong_input("[time, features] with at least one feature", in_spec)
     return x, context
 
 

@@ -41,6 +41,9 @@ class MLP(Layer):
     layers: tuple[Dense, ...]
     activation: Callable[[jax.Array], jax.Array] = static(default=jax.nn.relu)
 
+    def _check_fields(self) -> None:
+        self._check_activation(self.activation)
+
     @classmethod
     def check(
         cls, features: tuple[int, ...], activation: Any = jax.nn.relu, **options: Any
@@ -52,6 +55,10 @@ class MLP(Layer):
                 f"returns, got {features!r}."
             )
         positive(cls.__name__, "features", *features)
+        cls._check_activation(activation)
+
+    @classmethod
+    def _check_activation(cls, activation: Any) -> None:
         if not callable(activation):
             raise TypeError(f"{cls.__name__}: `activation` is a function, got {activation!r}.")
 
@@ -98,21 +105,28 @@ class MLP(Layer):
 
 
 class TransformerBlock(Layer):
-    """Attention and a feed-forward network, each on a normalized input and added to it.
+    """Attention and a feed-forward network, each added to its input, with norms.
 
         x = x + dropout(attention(attention_norm(x)))
         x = x + dropout(mlp(mlp_norm(x)))
 
-    The norms stand before the parts rather than after them, as in GPT-2 and Llama; a norm after the
-    last block is up to the model. The sums have the dtype of the input. Source: Xiong et al., On
-    Layer Normalization in the Transformer Architecture, 2020.
+    The norms stand before the parts, as in GPT-2 and Llama; a norm after the last block is up to
+    the model. With `norm_first=False` they stand after the sums, as in BERT and by default in
+    PyTorch:
+
+        x = attention_norm(x + dropout(attention(x)))
+        x = mlp_norm(x + dropout(mlp(x)))
+
+    The output has the dtype of the input. Sources: Xiong et al., On Layer Normalization in the
+    Transformer Architecture, 2020; Vaswani et al., Attention Is All You Need, 2017 (norms last).
 
     Attributes:
         attention: maps `[time, features]` to the same shape, such as `MultiHeadAttention`.
         mlp: maps `[time, features]` to the same shape, such as `MLP`.
-        attention_norm: the norm before attention.
-        mlp_norm: the norm before the network.
+        attention_norm: the norm before attention, or after its sum.
+        mlp_norm: the norm before the network, or after its sum.
         dropout: the `Dropout` after both, or None.
+        norm_first: whether the norms stand before the parts.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -132,9 +146,12 @@ class TransformerBlock(Layer):
     attention_norm: Any
     mlp_norm: Any
     dropout: Dropout | None
+    norm_first: bool = static(default=True)
 
     @classmethod
-    def check(cls, attention: Any, mlp: Any, *, norm: Any = rms, dropout: float = 0.0) -> None:
+    def check(
+        cls, attention: Any, mlp: Any, *, norm: Any = rms, dropout: float = 0.0, **options: Any
+    ) -> None:
         """Check that the parts are callable, `norm` is a template, and `dropout` is in [0, 1)."""
         check_parts(cls.__name__, (attention, mlp, norm))
         fraction(cls.__name__, "dropout", dropout)
@@ -154,6 +171,7 @@ class TransformerBlock(Layer):
         *,
         norm: Template[Any] = rms,
         dropout: float = 0.0,
+        norm_first: bool = True,
     ) -> LayerParams:
         """Make each part for the input, each with its own key.
 
@@ -162,8 +180,9 @@ class TransformerBlock(Layer):
             in_spec: `[time, features]`.
             attention: a template, or a layer.
             mlp: a template, or a layer.
-            norm: the template of the norm before both.
+            norm: the template of both norms.
             dropout: the probability to drop each feature of their outputs during training.
+            norm_first: whether the norms stand before the parts, or after the sums.
         """
         parts = {
             "attention": attention,
@@ -178,7 +197,7 @@ class TransformerBlock(Layer):
             if out_shape != in_spec.shape:
                 raise cls.wrong_input(f"a part `{name}` of the shape of {in_spec}", infer())
         made["dropout"] = Dropout(dropout) if dropout else None
-        return LayerParams(params=made, out_spec=in_spec)
+        return LayerParams(params=made, info={"norm_first": norm_first}, out_spec=in_spec)
 
     def call(
         self, x: Float[Array, "time features"], mask: Bool[Array, "*heads time time"] | None = None
@@ -190,19 +209,27 @@ class TransformerBlock(Layer):
             mask: True where a step may attend, for attention that takes a mask.
         """
         options = {} if mask is None else {"mask": mask}
-        x = self._added(x, self.attention(self.attention_norm(x), **options))
-        return self._added(x, self.mlp(self.mlp_norm(x)))
+        x = self._combined(x, lambda h: self.attention(h, **options), self.attention_norm)
+        return self._combined(x, self.mlp, self.mlp_norm)
 
-    def cached(self, max_length: int) -> Self:
+    def cached(self, max_length: int, dtype: Any = None) -> Self:
         """Return the block that decodes step by step with these parameters, with an empty cache.
 
         Args:
             max_length: the number of steps in the cache.
+            dtype: the dtype of the cache, as in `MultiHeadAttention.cached`.
 
         Raises:
             ValueError: if its attention is not causal.
         """
-        return self.replace(attention=self.attention.cached(max_length))
+        options = {} if dtype is None else {"dtype": dtype}
+        return self.replace(attention=self.attention.cached(max_length, **options))
+
+    def _combined(self, x: jax.Array, part: Callable[..., Any], norm: Any) -> jax.Array:
+        """Add the output of one part to its input, and normalize before or after."""
+        if self.norm_first:
+            return self._added(x, part(norm(x)))
+        return norm(self._added(x, part(x))).astype(x.dtype)
 
     def _added(self, x: jax.Array, more: jax.Array) -> jax.Array:
         more = more if self.dropout is None else self.dropout(more)

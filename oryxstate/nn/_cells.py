@@ -20,7 +20,7 @@ class SimpleRNNCell(Gated):
     Source: Elman, Finding Structure in Time, 1990.
 
     Attributes:
-        carry: the hidden state `h`, `[features]`, of the dtype of the parameters.
+        carry: the hidden state `h`, `[features]`, of the dtype of the parameters, float32 at least.
         kernel: `[in, features]`.
         recurrent_kernel: `[features, features]`.
         bias: `[features]`.
@@ -62,7 +62,7 @@ class GRUCell(Gated):
     Source: Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, 2014.
 
     Attributes:
-        carry: the hidden state `h`, `[features]`, of the dtype of the parameters.
+        carry: the hidden state `h`, `[features]`, of the dtype of the parameters, float32 at least.
         kernel: `[in, 3 * features]`, the gates side by side.
         recurrent_kernel: `[features, 3 * features]`.
         bias: `[3 * features]`.
@@ -94,10 +94,11 @@ class GRUCell(Gated):
         """Return the next hidden state, as carry and, in the dtype of computation, as output."""
         (reset, update, new), (to_reset, to_update, to_new) = self._sums(carry, x)
         (bias,) = computing(new.dtype, self.recurrent_bias)
-        reset, update = jax.nn.sigmoid(reset + to_reset), jax.nn.sigmoid(update + to_update)
-        new = jnp.tanh(new + reset * (to_new + bias))
-        kept, taken = (gate.astype(carry.dtype) for gate in (update, new))
-        hidden = (1 - kept) * taken + kept * carry
+        # In 16 bits a gate near 1 is 1, so the gates have the dtype of the carry.
+        sums = reset + to_reset, update + to_update, new, to_new + bias
+        r, z, n, recurrent = (x.astype(carry.dtype) for x in sums)
+        r, z = jax.nn.sigmoid(r), jax.nn.sigmoid(z)
+        hidden = (1 - z) * jnp.tanh(n + r * recurrent) + z * carry
         return hidden, hidden.astype(new.dtype)
 
 
@@ -115,7 +116,8 @@ class LSTMCell(Gated):
     Schmidhuber, Long Short-Term Memory, 1997, with the forget gate of Gers et al., 2000.
 
     Attributes:
-        carry: hidden state and cell, `([features], [features])`, of the dtype of the parameters.
+        carry: hidden state and cell, `([features], [features])`, of the dtype of the parameters,
+            float32 at least.
         kernel: `[in, 4 * features]`, the gates side by side.
         recurrent_kernel: `[features, 4 * features]`.
         bias: `[4 * features]`.
@@ -141,7 +143,7 @@ class LSTMCell(Gated):
         """Return the next `(hidden, cell)`, and `hidden` in the dtype of computation."""
         hidden, cell = carry
         sums = [a + b for a, b in zip(*self._sums(hidden, x), strict=True)]
-        # The cell accumulates over many steps, so it has the dtype of the parameters.
+        # The cell accumulates over many steps, in the dtype of the carry.
         i, f, g, o = (gate.astype(cell.dtype) for gate in sums)
         cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
         hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)

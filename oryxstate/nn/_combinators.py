@@ -182,6 +182,9 @@ class Reshape(Layer):
 
     shape: tuple[int, ...] = static()
 
+    def _check_fields(self) -> None:
+        self.check(*self.shape)
+
     @classmethod
     def check(cls, *shape: int) -> None:
         """Check that at most one length is -1, and the others are not negative."""

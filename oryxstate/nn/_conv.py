@@ -40,6 +40,11 @@ class Convolution(Layer):
     groups: int = static(default=1)
     dtype: Any = static(default=None)
 
+    def _check_fields(self) -> None:
+        layer = type(self).__name__
+        positive(layer, "groups", self.groups)
+        check_windows(layer, self.padding, MODES, strides=self.strides, dilation=self.dilation)
+
     @classmethod
     def _draw(
         cls,

@@ -22,6 +22,8 @@ class ConvTranspose(WithFeatures):
         n * strides + max(reach - strides, 0)       with "VALID",
         (n - 1) * strides + reach - before - after  with numbers.
 
+    (With jaxlib 0.10.2, XLA can abort the process when it compiles gradients of a dilated kernel;
+    `jax.lax.conv_transpose` alone does the same.)
     Sources: Zeiler et al., Deconvolutional Networks, 2010; Dumoulin and Visin, A guide to
     convolution arithmetic for deep learning, 2016.
 

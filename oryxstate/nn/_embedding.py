@@ -6,13 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Integer
 
 from oryxstate._module._fields import param, static
+from oryxstate.nn._angles import angles
 from oryxstate.nn._initializers import Initializer
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import computing, positive, wide
+from oryxstate.nn._precision import above_zero, computing, positive, wide
 
 # Variance 1 / features: products of a unit vector with a row, as in `attend`, have variance 1.
 embedding_normal = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
@@ -117,8 +117,9 @@ class SinusoidalPosition(Layer):
     def call(self, x: Float[Array, "... time features"]) -> Float[Array, "... time features"]:
         """Add the table to the input."""
         self.check_input(_is_sequence(x), "[..., time, an even number of features]", x)
-        angles = _angles(jnp.arange(x.shape[-2]), x.shape[-1], 10000.0, wide(x).dtype)
-        pairs = jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+        steps = jnp.arange(x.shape[-2], dtype=jnp.int32)
+        turned = angles(steps, x.shape[-1], 10000.0, wide(x).dtype)
+        pairs = jnp.stack([jnp.sin(turned), jnp.cos(turned)], axis=-1)
         table = pairs.reshape(x.shape[-2:]).astype(x.dtype)
         return x + jnp.broadcast_to(table, x.shape)
 
@@ -134,14 +135,16 @@ def rotary(x: jax.Array, positions: Any, base: float = 10000.0) -> jax.Array:
     Args:
         x: `[*axes, ..., features]`.
         positions: positions along the first axes of `x`, `[*axes]`, such as `[time]` for
-            `[time, heads, features]`.
-        base: the base of the frequencies.
+            `[time, heads, features]`. Angles of integers are exact at any position; those of
+            floats are rounded, in float32 by about `1e-7 * position`.
+        base: the base of the frequencies, positive.
 
     Returns:
         An array like `x`, computed at least in float32.
 
     Raises:
-        ValueError: if the features are odd or the positions are not those of the first axes.
+        ValueError: if `x` is not floating-point, its features are odd, the positions are not those
+            of the first axes, or the base is not positive.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -150,17 +153,23 @@ def rotary(x: jax.Array, positions: Any, base: float = 10000.0) -> jax.Array:
         [[-0.0, 1.0]]
     """
     positions = jnp.asarray(positions)
+    above_zero("rotary", "base", base)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"rotary takes floating-point numbers, since it turns them by angles, but got {x.dtype}"
+            ". Convert them, `x.astype(jnp.float32)`."
+        )
     if x.ndim == 0 or x.shape[-1] % 2 or positions.shape != x.shape[:-1][: positions.ndim]:
         raise ValueError(
             "rotary takes x of shape [*axes, ..., an even number of features] and positions of "
             f"shape [*axes], but got {list(x.shape)} and {list(positions.shape)}."
         )
-    angles = _angles(positions, x.shape[-1], base, wide(x).dtype)
-    angles = jnp.expand_dims(angles, tuple(range(positions.ndim, x.ndim - 1)))
+    turned = angles(positions, x.shape[-1], base, wide(x).dtype)
+    turned = jnp.expand_dims(turned, tuple(range(positions.ndim, x.ndim - 1)))
     first, second = jnp.split(wide(x), 2, axis=-1)
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    turned = [first * cos - second * sin, second * cos + first * sin]
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+    cos, sin = jnp.cos(turned), jnp.sin(turned)
+    pairs = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(pairs, axis=-1).astype(x.dtype)
 
 
 class RotaryPosition(Layer):
@@ -180,6 +189,14 @@ class RotaryPosition(Layer):
 
     base: float = static(default=10000.0)
 
+    def _check_fields(self) -> None:
+        self.check(self.base)
+
+    @classmethod
+    def check(cls, base: float = 10000.0) -> None:
+        """Check that the base is positive."""
+        above_zero(cls.__name__, "base", base)
+
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, base: float = 10000.0) -> LayerParams:
         """Return the configuration; the layer has no parameters."""
@@ -190,14 +207,8 @@ class RotaryPosition(Layer):
     def call(self, x: Float[Array, "time ... features"]) -> Float[Array, "time ... features"]:
         """Rotate the input by position."""
         self.check_input(_is_sequence(x), "[time, ..., an even number of features]", x)
-        return rotary(x, jnp.arange(x.shape[0]), self.base)
+        return rotary(x, jnp.arange(x.shape[0], dtype=jnp.int32), self.base)
 
 
 def _is_sequence(x: Any) -> bool:
     return x.ndim > 1 and x.shape[-1] % 2 == 0 and bool(jnp.issubdtype(x.dtype, jnp.floating))
-
-
-def _angles(positions: jax.Array, features: int, base: float, dtype: Any) -> jax.Array:
-    """`position / base ** (2i / features)`, `[*positions, features / 2]`."""
-    frequencies = base ** (-np.arange(0, features, 2) / features)
-    return jnp.multiply.outer(positions.astype(dtype), jnp.asarray(frequencies, dtype))

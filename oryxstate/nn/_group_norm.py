@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from oryxstate._module._fields import param, static
 from oryxstate.nn._layer import Layer, LayerParams, single
 from oryxstate.nn._layer_norm import affine, fit, standardized
-from oryxstate.nn._precision import positive, wide
+from oryxstate.nn._precision import not_negative, positive, wide
 
 
 class _Grouped(Layer):
@@ -24,13 +24,17 @@ class _Grouped(Layer):
     epsilon: float = static(default=1e-5)
     dtype: Any = static(default=None)
 
+    def _check_fields(self) -> None:
+        positive(type(self).__name__, "groups", self.groups)
+        not_negative(type(self).__name__, "epsilon", self.epsilon)
+
     @classmethod
     def _made(
         cls, in_spec: Any, groups: int, *, vectors: tuple[bool, bool], param_dtype: Any, **info: Any
     ) -> LayerParams:
         if not jnp.issubdtype(in_spec.dtype, jnp.floating):
             raise cls.wrong_input("floats", in_spec)
-        if in_spec.size <= groups:
+        if in_spec.shape[-1] == 0 or 0 < in_spec.size <= groups:
             raise cls.wrong_input("several elements to average over in each group", in_spec)
         ones = jnp.ones(in_spec.shape[-1], param_dtype)
         use_scale, use_bias = vectors
@@ -42,9 +46,9 @@ class _Grouped(Layer):
     def call(self, x: Float[Array, "... features"]) -> Float[Array, "... features"]:
         """Normalize the input."""
         self._check(x)
-        grouped = wide(x).reshape(*x.shape[:-1], self.groups, -1)
-        axes = (*range(x.ndim - 1), x.ndim)
-        y = standardized(grouped, axes, self.epsilon).reshape(x.shape)
+        *axes, features = x.shape  # of which some may be 0
+        grouped = wide(x).reshape(*axes, self.groups, features // self.groups)
+        y = standardized(grouped, (*range(len(axes)), x.ndim), self.epsilon).reshape(x.shape)
         return affine(y, (-1,), self.scale, self.bias, x, self.dtype)
 
     def _check(self, x: jax.Array) -> None:

@@ -6,14 +6,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from oryxstate._module._fields import static
 from oryxstate._tree import ArraySpec
+from oryxstate.nn._attend import attend
 from oryxstate.nn._embedding import rotary
 from oryxstate.nn._layer import Layer
 from oryxstate.nn._linear import Dense
 from oryxstate.nn._parts import build
+from oryxstate.nn._precision import above_zero, computing, positive
 
 
 class Heads(Layer):
@@ -27,16 +29,25 @@ class Heads(Layer):
     kv_heads: int = static()
     rotary_base: float | None = static()
 
+    def _check_fields(self) -> None:
+        layer, features = type(self).__name__, self.query.kernel.shape[-1]
+        check_heads(layer, self.heads, self.kv_heads, self.rotary_base)
+        if features % self.heads:
+            raise ValueError(
+                f"{layer}: `heads` must divide the features of `query`, {features}, got "
+                f"{self.heads}."
+            )
+
     def _queries(
         self, x: Float[Array, "time in"], positions: Int[Array, " time"] | None
     ) -> Float[Array, "time heads head_features"]:
-        return self._positioned(self.query(x).reshape(len(x), self.heads, -1), positions)
+        return self._positioned(_split(self.query(x), self.heads), positions)
 
     def _keys_and_values(
         self, x: Float[Array, "time in"], positions: Int[Array, " time"] | None
     ) -> tuple[jax.Array, jax.Array]:
         """Return keys and values, each `[time, kv_heads, head_features]`."""
-        keys, values = (p(x).reshape(len(x), self.kv_heads, -1) for p in (self.key, self.value))
+        keys, values = (_split(p(x), self.kv_heads) for p in (self.key, self.value))
         return self._positioned(keys, positions), values
 
     def _positioned(self, x: jax.Array, positions: jax.Array | None) -> jax.Array:
@@ -45,16 +56,44 @@ class Heads(Layer):
         return rotary(x, positions, self.rotary_base)
 
     def _attend(
-        self, queries: jax.Array, keys: jax.Array, values: jax.Array, **options: Any
+        self,
+        queries: jax.Array,
+        keys: jax.Array,
+        values: jax.Array,
+        mask: Bool[Array, "heads_or_1 time context"] | None = None,
+        *,
+        causal: bool = False,
     ) -> Float[Array, "time out"]:
-        with jax.numpy_dtype_promotion("standard"):  # JAX's own code promotes bfloat16
-            y = jax.nn.dot_product_attention(queries, keys, values, **options)
-        return self.out(y.reshape(len(y), -1))
+        y = attend(*computing(None, queries, keys, values), mask, causal=causal)
+        time, heads, features = y.shape
+        return self.out(y.reshape(time, heads * features))
 
     def _check_sequence(self, x: Any, dense: Dense, what: str) -> None:
         size = dense.kernel.shape[0]
         fits = jnp.ndim(x) == 2 and x.shape[1] == size and jnp.issubdtype(x.dtype, jnp.floating)
         self.check_input(fits, f"{what}[time, {size}]", x)
+
+
+def _split(x: jax.Array, heads: int) -> jax.Array:
+    """Reshape `[time, heads * head_features]`; the lengths are given, since `time` may be 0."""
+    time, features = x.shape
+    return x.reshape(time, heads, features // heads)
+
+
+def check_heads(layer: str, heads: int, kv_heads: int, rotary_base: float | None) -> None:
+    """Raise for a configuration that no attention has.
+
+    Raises:
+        ValueError: naming the layer and the value.
+    """
+    positive(layer, "heads", heads)
+    positive(layer, "kv_heads", kv_heads)
+    if heads % kv_heads:
+        raise ValueError(
+            f"{layer}: `kv_heads` must divide the number of heads, {heads}, got {kv_heads}."
+        )
+    if rotary_base is not None:
+        above_zero(layer, "rotary_base", rotary_base)
 
 
 def projections(

@@ -14,7 +14,7 @@ from oryxstate._module._fields import state
 from oryxstate.nn._heads import Heads
 from oryxstate.nn._layer import LayerParams
 from oryxstate.nn._parts import build
-from oryxstate.nn._precision import positive
+from oryxstate.nn._precision import common_dtype, positive
 from oryxstate.nn._template import Template
 
 
@@ -28,7 +28,7 @@ class CachedAttention(Heads):
 
     There is room for `max_length` steps. More steps raise an error where the length is known, and
     return NaN under `jax.jit` and in loops. `cached.replace(length=jnp.array(0, jnp.int32))` starts
-    a new sequence.
+    a new sequence, which sees nothing of the old one.
 
     Attributes:
         query: the projection of queries, as in `MultiHeadAttention`; so are `key`, `value`, `out`.
@@ -80,7 +80,8 @@ class CachedAttention(Heads):
             max_length: how many steps there is room for.
         """
         made, _ = build(attention, init_key, in_spec, "attention")
-        cached = made.cached(max_length)
+        dtype = common_dtype(made.key.dtype, in_spec, made.key.kernel)
+        cached = made.cached(max_length, dtype)
         return LayerParams(params=cached.params, info=cached.info, state=cached.state)
 
     def call(self, x: Float[Array, "time features"]) -> Float[Array, "time features"]:
@@ -97,25 +98,25 @@ class CachedAttention(Heads):
         end = start + len(x)
         self.assign(keys=keys, values=values, length=end)
         seen = jnp.arange(room, dtype=start.dtype)[None, :] <= positions[:, None]
-        keys, values = keys.astype(queries.dtype), values.astype(queries.dtype)
-        y = self._attend(queries, keys, values, mask=seen[None])
+        dtype = common_dtype(None, queries, *new)  # that of attention without a cache
+        y = self._attend(queries, keys.astype(dtype), values.astype(dtype), seen[None])
         return jnp.where(end <= room, y, jnp.nan)
 
     def _start(self, x: jax.Array) -> jax.Array:
         """Return the number of steps so far; check that `x` fits, where that number is known."""
         start, room = self.length, self.keys.shape[0]
-        free = room if isinstance(start, _jax.Tracer) else room - int(start)
+        free = room if isinstance(start, _jax.Tracer) else max(0, room - int(start))
         size = self.query.kernel.shape[0]
         expected = f"[time, {size}] of at most {free} more steps, since max_length is {room}"
         self.check_input(len(x) <= free, expected, x)
         return start
 
 
-def with_cache(attention: Heads, max_length: int) -> LayerParams:
+def with_cache(attention: Heads, max_length: int, dtype: Any) -> LayerParams:
     """Return the fields of a `CachedAttention` with these parameters and an empty cache."""
     kernel = attention.key.kernel
     shape = max_length, attention.kv_heads, kernel.shape[1] // attention.kv_heads
-    dtype = attention.key.dtype or kernel.dtype
+    dtype = common_dtype(attention.key.dtype if dtype is None else dtype, kernel)
     shared = {name: getattr(attention, name) for name in ("heads", "kv_heads", "rotary_base")}
     return LayerParams(
         params=attention.params,

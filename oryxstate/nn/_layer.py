@@ -85,6 +85,12 @@ class Layer(Module):
     def check(cls, *config: Any, **options: Any) -> None:
         """Raise for a configuration that suits no input. Called when a template is made."""
 
+    def __post_init__(self) -> None:
+        self._check_fields()
+
+    def _check_fields(self) -> None:
+        """Raise for static fields that no template would give. Called also by `replace`."""
+
     @classmethod
     def new(cls, layer_params: LayerParams, name: str | None = None) -> Self:
         """Return the layer with these fields.
@@ -142,10 +148,14 @@ class Layer(Module):
 
         Raises:
             TypeError: for a field that is not there or a value it cannot hold.
+            ValueError: for a configuration that the layer's template would refuse.
         """
         for part in (params, info):
             fields = {**(part or {}), **fields}
-        return super().replace(**{**_with_state(self, state or {}), **fields})
+        new = super().replace(**{**_with_state(self, state or {}), **fields})
+        if any(self._kind(name) == "info" for name in fields):
+            new._check_fields()
+        return new
 
     def spec(self, *in_specs: Any, **keywords: Any) -> Any:
         """Return the specs of the output, with nothing computed.

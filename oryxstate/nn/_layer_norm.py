@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, static
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import wide
+from oryxstate.nn._precision import not_negative, wide
 
 
 def standardized(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:
@@ -64,6 +64,10 @@ class LayerNorm(Layer):
     axes: tuple[int, ...] = static(default=(-1,))
     epsilon: float = static(default=1e-5)
     dtype: Any = static(default=None)
+
+    def _check_fields(self) -> None:
+        _check_from_end(type(self).__name__, self.axes)
+        not_negative(type(self).__name__, "epsilon", self.epsilon)
 
     @classmethod
     def check(cls, axes: int | tuple[int, ...] = -1, **options: Any) -> None:
@@ -134,6 +138,10 @@ class RMSNorm(Layer):
     epsilon: float = static(default=1e-5)
     dtype: Any = static(default=None)
 
+    def _check_fields(self) -> None:
+        _check_from_end(type(self).__name__, self.axes)
+        not_negative(type(self).__name__, "epsilon", self.epsilon)
+
     @classmethod
     def check(cls, axes: int | tuple[int, ...] = -1, **options: Any) -> None:
         """Check that `axes` is an integer or several."""
@@ -172,6 +180,16 @@ def _check_axes(layer: str, axes: Any) -> None:
     given = axes if isinstance(axes, tuple | list) else (axes,)
     if not given or not all(isinstance(a, int) for a in given):
         raise ValueError(f"{layer}: `axes` must be an integer or several, got {axes!r}.")
+
+
+def _check_from_end(layer: str, axes: Any) -> None:
+    """Raise unless the axes are as a layer holds them."""
+    _check_axes(layer, axes)
+    if not isinstance(axes, tuple) or any(a >= 0 for a in axes) or list(axes) != sorted(set(axes)):
+        raise ValueError(
+            f"{layer}: `axes` of a layer are a tuple, counted from the end and in order, such as "
+            f"(-2, -1), got {axes!r}. `{layer}.of(axes)` takes them in any form."
+        )
 
 
 def _from_end(cls: type[Layer], axes: Any, in_spec: Any) -> tuple[int, ...]:

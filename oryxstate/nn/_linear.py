@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, static
-from oryxstate.nn._initializers import Initializer, glorot, zeros
+from oryxstate.nn._initializers import Initializer, drawn, glorot, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single
 from oryxstate.nn._precision import computing, inlined, last, positive
 
@@ -70,7 +70,7 @@ class Dense(Layer):
         if single(cls, in_spec).ndim == 0:
             raise cls.wrong_input("[..., in]", in_spec)
         keys = jax.random.split(init_key)
-        kernel = kernel_init(keys[0], (in_spec.shape[-1], features), param_dtype)
+        kernel = drawn(kernel_init, keys[0], (in_spec.shape[-1], features), param_dtype)
         bias = bias_init(keys[1], (features,), param_dtype) if use_bias else None
         return LayerParams(params={"kernel": kernel, "bias": bias}, info={"dtype": dtype})
 

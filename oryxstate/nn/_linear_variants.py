@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, static
 from oryxstate._tree import make_array_spec
-from oryxstate.nn._initializers import Initializer, zeros
+from oryxstate.nn._initializers import Initializer, drawn, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single
 from oryxstate.nn._precision import computing, last, positive
 
@@ -207,7 +207,8 @@ class Bilinear(Layer):
             raise cls.wrong_input("two arrays, [..., in1] and [..., in2]", in_spec)
         first, second = in_spec
         keys = jax.random.split(init_key)
-        kernel = kernel_init(keys[0], (first.shape[-1], second.shape[-1], features), param_dtype)
+        shape = first.shape[-1], second.shape[-1], features
+        kernel = drawn(kernel_init, keys[0], shape, param_dtype)
         bias = bias_init(keys[1], (features,), param_dtype) if use_bias else None
         return LayerParams(params={"kernel": kernel, "bias": bias}, info={"dtype": dtype})
 

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from oryxstate._module._fields import static
-from oryxstate.nn._layer import Layer, LayerParams
-from oryxstate.nn._precision import fraction
+from oryxstate.nn._layer import Layer, LayerParams, single
+from oryxstate.nn._precision import fraction, not_negative
+
+FLOATS = "floating-point numbers"
 
 
 class Dropout(Layer):
@@ -31,6 +33,9 @@ class Dropout(Layer):
 
     rate: float = static()
 
+    def _check_fields(self) -> None:
+        self.check(self.rate)
+
     @classmethod
     def check(cls, rate: float) -> None:
         """Check that the rate is a probability below 1."""
@@ -39,17 +44,21 @@ class Dropout(Layer):
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, rate: float) -> LayerParams:
         """Return the configuration; the layer has no parameters."""
+        if not jnp.issubdtype(single(cls, in_spec).dtype, jnp.inexact):
+            raise cls.wrong_input(FLOATS, in_spec)
         return LayerParams(info={"rate": rate})
 
     def call(
         self, x: Float[Array, "..."], *, training: bool, rng: Any = None
     ) -> Float[Array, "..."]:
         """Zero some elements of the input during training."""
+        self.check_input(jnp.issubdtype(jnp.result_type(x), jnp.inexact), FLOATS, x)
         if not self.trains(training) or self.rate == 0:
             return x
+        kept = 1 - float(self.rate)
         together = self._together(x.shape)
-        keep = jax.random.bernoulli(self.needed("rng", rng), 1 - self.rate, together)
-        return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
+        keep = jax.random.bernoulli(self.needed("rng", rng), kept, together)
+        return jnp.where(keep, x / kept, jnp.zeros_like(x))
 
     def _together(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the mask."""
@@ -100,22 +109,27 @@ class GaussianNoise(Layer):
 
     stddev: float = static()
 
+    def _check_fields(self) -> None:
+        self.check(self.stddev)
+
     @classmethod
     def check(cls, stddev: float) -> None:
         """Check that the standard deviation is not negative."""
-        if not stddev >= 0:
-            raise ValueError(f"{cls.__name__}: `stddev` must not be negative, got {stddev!r}.")
+        not_negative(cls.__name__, "stddev", stddev)
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, stddev: float) -> LayerParams:
         """Return the configuration; the layer has no parameters."""
+        if not jnp.issubdtype(single(cls, in_spec).dtype, jnp.floating):
+            raise cls.wrong_input(FLOATS, in_spec)
         return LayerParams(info={"stddev": stddev})
 
     def call(
         self, x: Float[Array, "..."], *, training: bool, rng: Any = None
     ) -> Float[Array, "..."]:
         """Add noise to the input during training."""
+        self.check_input(jnp.issubdtype(jnp.result_type(x), jnp.floating), FLOATS, x)
         if not self.trains(training) or self.stddev == 0:
             return x
-        self.check_input(jnp.issubdtype(x.dtype, jnp.floating), "floating-point numbers", x)
-        return x + self.stddev * jax.random.normal(self.needed("rng", rng), x.shape, x.dtype)
+        noise = jax.random.normal(self.needed("rng", rng), x.shape, x.dtype)
+        return x + float(self.stddev) * noise

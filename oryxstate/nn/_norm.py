@@ -15,7 +15,15 @@ from oryxstate._module import _live
 from oryxstate._module._fields import param, state, static
 from oryxstate._tree import ArraySpec
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import common_dtype, fraction, inlined, last, wide
+from oryxstate.nn._precision import (
+    blended,
+    common_dtype,
+    fraction,
+    inlined,
+    last,
+    not_negative,
+    wide,
+)
 
 
 class BatchNorm(Layer):
@@ -28,15 +36,16 @@ class BatchNorm(Layer):
         mean <- momentum * mean + (1 - momentum) * batch mean
 
     and the variance likewise (the biased variance, in two passes). Otherwise it uses the running
-    ones. The statistics are written with `lax.stop_gradient`. (In PyTorch `momentum` is
-    `1 - momentum`, the running variance is unbiased, and `epsilon` is called `eps`.)
+    ones. The statistics are kept at least in float32, and written with `lax.stop_gradient`. A batch
+    without examples or with an empty spatial axis has no statistics and leaves them. (In PyTorch
+    `momentum` is `1 - momentum`, the running variance is unbiased, and `epsilon` is called `eps`.)
     Source: Ioffe and Szegedy, Batch Normalization, 2015.
 
     Attributes:
         scale: `[features]`, or None.
         bias: `[features]`, or None.
-        mean: the running mean, `[features]`.
-        variance: the running variance, `[features]`.
+        mean: the running mean, `[features]`, float32 or wider.
+        variance: the running variance, `[features]`, likewise.
         momentum: the weight of the old statistics.
         epsilon: added to the variance.
         axis_name: named axes of other `vmap`s or of devices (`shard_map`) to average over too.
@@ -63,6 +72,10 @@ class BatchNorm(Layer):
     epsilon: float = static(default=1e-5)
     axis_name: tuple[str, ...] = static(default=())
     dtype: Any = static(default=None)
+
+    def _check_fields(self) -> None:
+        self.check(momentum=self.momentum)
+        not_negative(type(self).__name__, "epsilon", self.epsilon)
 
     @classmethod
     def check(cls, *, momentum: float = 0.99, **options: Any) -> None:
@@ -94,10 +107,12 @@ class BatchNorm(Layer):
             use_bias: whether there is a bias.
             axis_name: named axes to average over too.
             dtype: of the output.
-            param_dtype: the dtype of parameters and statistics.
+            param_dtype: the dtype of the parameters; the statistics are float32 if it is narrower.
         """
         if single(cls, in_spec).ndim == 0:
             raise cls.wrong_input("[..., features]", in_spec)
+        if not jnp.issubdtype(in_spec.dtype, jnp.floating):
+            raise cls.wrong_input("floats", in_spec)
         features = in_spec.shape[-1:], param_dtype
         names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
         return LayerParams(
@@ -106,11 +121,12 @@ class BatchNorm(Layer):
                 "bias": jnp.zeros(*features) if use_bias else None,
             },
             info={"momentum": momentum, "epsilon": epsilon, "axis_name": names, "dtype": dtype},
-            state={"mean": jnp.zeros(*features), "variance": jnp.ones(*features)},
+            state={"mean": wide(jnp.zeros(*features)), "variance": wide(jnp.ones(*features))},
         )
 
     def call(self, x: Float[Array, "... features"], *, training: bool) -> Float[Array, "..."]:
         """Normalize one example by the running statistics."""
+        self._check_example(x)
         if self.trains(training):
             raise EffectError(alone("BatchNorm", _live.path_of(self)))
         return self._normalized(x)
@@ -119,10 +135,8 @@ class BatchNorm(Layer):
         self, xs: Float[Array, "batch ... features"], *, training: bool
     ) -> Float[Array, "batch ... features"]:
         """Normalize all examples, by their own statistics during training."""
-        size = self.mean.shape[0]
-        one = ArraySpec(xs.shape[1:], xs.dtype)
-        self.check_input(one.ndim > 0 and one.shape[-1] == size, f"[..., {size}]", one)
-        if not self.trains(training):
+        self._check_example(ArraySpec(xs.shape[1:], xs.dtype))
+        if not self.trains(training) or 0 in xs.shape[:-1]:
             return self._normalized(xs)
         y, mean, variance = _normalize_batch(
             xs,
@@ -137,6 +151,11 @@ class BatchNorm(Layer):
         )
         self.assign(mean=mean, variance=variance)
         return y
+
+    def _check_example(self, x: Any) -> None:
+        size = self.mean.shape[0]
+        fits = jnp.ndim(x) > 0 and x.shape[-1] == size and jnp.issubdtype(x.dtype, jnp.floating)
+        self.check_input(fits, f"floats [..., {size}]", x)
 
     def _normalized(self, x: jax.Array) -> jax.Array:
         return _normalize(
@@ -153,7 +172,7 @@ class BatchNorm(Layer):
 @inlined
 def _normalize(x, mean, variance, scale, bias, *, epsilon, dtype):
     centered = wide(x) - last(wide(mean), x)
-    dtype = common_dtype(dtype, x, scale, bias, mean)
+    dtype = common_dtype(dtype, x, scale, bias)
     return _scale(centered, variance, scale, bias, epsilon).astype(dtype)
 
 
@@ -166,14 +185,15 @@ def _normalize_batch(xs, mean, variance, scale, bias, *, momentum, epsilon, name
         return lax.pmean(own, names) if names else own
 
     def mixed(old, new):
-        new = lax.stop_gradient(new).astype(old.dtype)
-        return momentum * old + (1 - momentum) * new
+        exact = wide(old)
+        new = lax.stop_gradient(new).astype(exact.dtype)
+        return blended(exact, new, momentum).astype(old.dtype)
 
     batch_mean = average(wide(xs))
     centered = wide(xs) - last(batch_mean, xs)
     batch_variance = average(jnp.square(centered))
     y = _scale(centered, batch_variance, scale, bias, epsilon)
-    y = y.astype(common_dtype(dtype, xs, scale, bias, mean))
+    y = y.astype(common_dtype(dtype, xs, scale, bias))
     return y, mixed(mean, batch_mean), mixed(variance, batch_variance)
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
+from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float, Real
 
 from oryxstate._module._fields import static
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import wide
+from oryxstate.nn._pool_windows import counts, largest, numbers, sums
+from oryxstate.nn._precision import wide, with_floats
 from oryxstate.nn._windows import (
     Lengths,
     Padding,
@@ -32,23 +30,30 @@ class _Pool(Layer):
     window_shape: int | tuple[int, ...] = static(converter=frozen)
     strides: int | tuple[int, ...] | None = static(default=None, converter=frozen)
     padding: Any = static(default="VALID", converter=frozen)
+    dilation: int | tuple[int, ...] = static(default=1, converter=frozen)
 
-    def __post_init__(self) -> None:
-        """Check a layer that is made without a template."""
-        self.check(self.window_shape, self.strides, self.padding)
+    _ordered: ClassVar[bool] = False  # whether numbers are compared
+
+    def _check_fields(self) -> None:
+        self.check(self.window_shape, self.strides, self.padding, dilation=self.dilation)
 
     @classmethod
     def check(
-        cls, window_shape: Lengths, strides: Lengths | None = None, padding: Padding = "VALID"
+        cls,
+        window_shape: Lengths,
+        strides: Lengths | None = None,
+        padding: Padding = "VALID",
+        *,
+        dilation: Lengths = 1,
     ) -> None:
         """Check lengths and axes, and that no window consists of padding alone."""
         lengths: Any = {} if strides is None else {"strides": strides}
-        lengths = {"window_shape": window_shape, **lengths}
+        lengths = {"window_shape": window_shape, **lengths, "dilation": dilation}
         check_windows(cls.__name__, padding, ("SAME", "VALID"), **lengths)
         if isinstance(padding, str):
             return
-        axes = axes_of(window_shape, strides, padding) or 1
-        windows = Windows.along(axes, window_shape, 1, padding)
+        axes = axes_of(window_shape, strides, padding, dilation) or 1
+        windows = Windows.along(axes, window_shape, 1, padding, dilation)
         sizes = zip(windows.reach, windows.pads(()), strict=True)
         if any(max(pads) >= length for length, pads in sizes):
             raise ValueError(
@@ -64,6 +69,8 @@ class _Pool(Layer):
         window_shape: Lengths,
         strides: Lengths | None = None,
         padding: Padding = "VALID",
+        *,
+        dilation: Lengths = 1,
     ) -> LayerParams:
         """Return the configuration; the layer has no parameters.
 
@@ -71,12 +78,13 @@ class _Pool(Layer):
             init_key: not used.
             in_spec: `[*spatial, channels]`, of one example, with 1 to 3 spatial axes.
             window_shape: the length along each spatial axis; an integer applies to all axes, here
-                and in `strides` and `padding`.
+                and in `strides`, `padding` and `dilation`.
             strides: the steps from one window to the next; the window length if None.
             padding: "SAME", "VALID", an integer, or a pair (before, after) for each spatial axis.
+            dilation: the steps from one element of a window to the next.
         """
         info = {"window_shape": window_shape, "strides": strides, "padding": padding}
-        made = LayerParams(info=info)
+        made = LayerParams(info={**info, "dilation": dilation})
         cls.new(made)._windows(single(cls, in_spec))
         return made
 
@@ -86,20 +94,17 @@ class _Pool(Layer):
         Raises:
             InputError: if none fits.
         """
-        axes = axes_of(self.window_shape, self.strides, self.padding)
+        self.check_input(*numbers(x, ordered=self._ordered), x)
+        axes = axes_of(self.window_shape, self.strides, self.padding, self.dilation)
         fits = 2 <= np.ndim(x) <= 4 and axes in (None, np.ndim(x) - 1)
         self.check_input(fits, shape_of(axes), x)
         strides = self.window_shape if self.strides is None else self.strides
-        windows = Windows.along(len(x.shape) - 1, self.window_shape, strides, self.padding)
+        axes = len(x.shape) - 1
+        windows = Windows.along(axes, self.window_shape, strides, self.padding, self.dilation)
         self.check_input(windows.fit(x.shape[:-1]), room_for(windows), x)
+        some = counts(windows, x.shape[:-1]).min() > 0
+        self.check_input(some, f"{room_for(windows)}, none of them in padding alone", x)
         return windows
-
-
-def _reduced(x: jax.Array, windows: Windows, first: Any, reduce: Any) -> jax.Array:
-    """Reduce each window. JAX has the derivative only if the start is a NumPy scalar."""
-    start = np.asarray(first, x.dtype)[()]
-    pads = (*windows.pads(x.shape[:-1]), (0, 0))
-    return lax.reduce_window(x, start, reduce, (*windows.reach, 1), (*windows.strides, 1), pads)
 
 
 class MaxPool(_Pool):
@@ -109,6 +114,7 @@ class MaxPool(_Pool):
         window_shape: the length along each spatial axis, or one integer for all.
         strides: the steps from one window to the next; the window length if None.
         padding: "SAME", "VALID", an integer, or (before, after) of each spatial axis.
+        dilation: the steps from one element of a window to the next.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -117,14 +123,14 @@ class MaxPool(_Pool):
         Array([4., 3.], dtype=float32)
     """
 
+    _ordered = True
+
     def call(
         self, x: Real[Array | np.ndarray, "*spatial channels"]
     ) -> Real[Array, "*places channels"]:
         """Return the maxima. Among equal elements the first gets the gradient."""
         windows, x = self._windows(x), jnp.asarray(x)
-        floating = jnp.issubdtype(x.dtype, jnp.floating)
-        lowest = -np.inf if floating else jnp.iinfo(x.dtype).min
-        return _reduced(x, windows, lowest, lax.max)
+        return largest(windows, x)
 
 
 class SumPool(_Pool):
@@ -134,6 +140,7 @@ class SumPool(_Pool):
         window_shape: the length along each spatial axis, or one integer for all.
         strides: the steps from one window to the next; the window length if None.
         padding: "SAME", "VALID", an integer, or (before, after) of each spatial axis.
+        dilation: the steps from one element of a window to the next.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -147,7 +154,7 @@ class SumPool(_Pool):
     ) -> Real[Array, "*places channels"]:
         """Return the sums, in the dtype of the input."""
         windows, x = self._windows(x), jnp.asarray(x)
-        return _reduced(wide(x), windows, 0, lax.add).astype(x.dtype)
+        return sums(windows, wide(x)).astype(x.dtype)
 
 
 class AvgPool(_Pool):
@@ -159,6 +166,7 @@ class AvgPool(_Pool):
         window_shape: the length along each spatial axis, or one integer for all.
         strides: the steps from one window to the next; the window length if None.
         padding: "SAME", "VALID", an integer, or (before, after) of each spatial axis.
+        dilation: the steps from one element of a window to the next.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -170,18 +178,7 @@ class AvgPool(_Pool):
     def call(
         self, x: Real[Array | np.ndarray, "*spatial channels"]
     ) -> Float[Array, "*places channels"]:
-        """Return the means, for integers in float32."""
-        windows, x = self._windows(x), jnp.asarray(x)
-        x = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
-        total = _reduced(wide(x), windows, 0, lax.add)
-        return (total / _counts(windows, x.shape[:-1]).astype(total.dtype)).astype(x.dtype)
-
-
-def _counts(windows: Windows, spatial: tuple[int, ...]) -> np.ndarray:
-    """Count the elements of the input in each window, `[*places, 1]`."""
-    along = []
-    sizes = zip(spatial, windows.pads(spatial), windows.reach, windows.strides, strict=True)
-    for n, (low, high), reach, stride in sizes:
-        starts = np.arange(0, n + low + high - reach + 1, stride) - low
-        along.append(np.minimum(starts + reach, n) - np.maximum(starts, 0))
-    return functools.reduce(np.multiply.outer, along)[..., None]
+        """Return the means, for integers in float32, for 64-bit integers in float64."""
+        windows, x = self._windows(x), with_floats(jnp.asarray(x))
+        total = sums(windows, wide(x))
+        return (total / counts(windows, x.shape[:-1]).astype(total.dtype)).astype(x.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Real
 
 from oryxstate._module._fields import static
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import wide
+from oryxstate.nn._pool_windows import numbers
+from oryxstate.nn._precision import wide, with_floats
 from oryxstate.nn._windows import Lengths, axes_of, check_windows, frozen, shape_of, spread
 
 
@@ -22,8 +23,9 @@ class _AdaptivePool(Layer):
 
     output_size: int | tuple[int, ...] = static(converter=frozen)
 
-    def __post_init__(self) -> None:
-        """Check a layer that is made without a template."""
+    _ordered: ClassVar[bool] = False  # whether numbers are compared
+
+    def _check_fields(self) -> None:
         self.check(self.output_size)
 
     @classmethod
@@ -47,6 +49,7 @@ class _AdaptivePool(Layer):
 
     def _sizes(self, x: Any) -> tuple[int, ...]:
         """Return the number of cells along each axis of an input, or of the spec of one."""
+        self.check_input(*numbers(x, ordered=self._ordered), x)
         axes = axes_of(self.output_size)
         fits = 2 <= np.ndim(x) <= 4 and axes in (None, np.ndim(x) - 1) and 0 not in x.shape[:-1]
         self.check_input(fits, shape_of(axes), x)
@@ -81,9 +84,8 @@ class AdaptiveAvgPool(_AdaptivePool):
     def call(
         self, x: Real[Array | np.ndarray, "*spatial channels"]
     ) -> Float[Array, "*cells channels"]:
-        """Return the means, for integers in float32."""
-        sizes, x = self._sizes(x), jnp.asarray(x)
-        x = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
+        """Return the means, for integers in float32, for 64-bit integers in float64."""
+        sizes, x = self._sizes(x), with_floats(jnp.asarray(x))
         y = wide(x)
         for axis, size in enumerate(sizes):
             y = _in_cells(y, axis, size, jnp.mean)
@@ -105,6 +107,8 @@ class AdaptiveMaxPool(_AdaptivePool):
         Array([3., 5.], dtype=float32)
     """
 
+    _ordered = True
+
     def call(
         self, x: Real[Array | np.ndarray, "*spatial channels"]
     ) -> Real[Array, "*cells channels"]:
@@ -117,6 +121,8 @@ class AdaptiveMaxPool(_AdaptivePool):
 
 class _GlobalPool(Layer):
     """The base class of pooling over all spatial axes."""
+
+    _ordered: ClassVar[bool] = False  # whether numbers are compared
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any) -> LayerParams:
@@ -131,6 +137,7 @@ class _GlobalPool(Layer):
 
     def _spatial(self, x: Any) -> tuple[int, ...]:
         """Return the spatial axes of an input, or of the spec of one."""
+        self.check_input(*numbers(x, ordered=self._ordered), x)
         self.check_input(np.ndim(x) > 1 and 0 not in x.shape[:-1], "[*spatial, channels]", x)
         return tuple(range(len(x.shape) - 1))
 
@@ -148,8 +155,8 @@ class GlobalAvgPool(_GlobalPool):
     """
 
     def call(self, x: Real[Array | np.ndarray, "*spatial channels"]) -> Float[Array, " channels"]:
-        """Return the means, for integers in float32."""
-        return jnp.mean(jnp.asarray(x), self._spatial(x))
+        """Return the means, for integers in float32, for 64-bit integers in float64."""
+        return jnp.mean(with_floats(jnp.asarray(x)), self._spatial(x))
 
 
 class GlobalMaxPool(_GlobalPool):
@@ -161,6 +168,8 @@ class GlobalMaxPool(_GlobalPool):
         >>> nn.GlobalMaxPool()(jnp.array([[1.0, 0.0], [3.0, 0.0]]))
         Array([3., 0.], dtype=float32)
     """
+
+    _ordered = True
 
     def call(self, x: Real[Array | np.ndarray, "*spatial channels"]) -> Real[Array, " channels"]:
         """Return the maxima. Equal elements share the gradient."""

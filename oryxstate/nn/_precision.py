@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 
@@ -37,8 +38,31 @@ def common_dtype(dtype: Any, *values: Any) -> Any:
 
 def wide(x: jax.Array) -> jax.Array:
     """Convert floats of 16 bits or less to float32, in which long sums are safe."""
-    narrow = jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits < 32
-    return x.astype(jnp.float32) if narrow else x
+    dtype = wide_dtype(x.dtype)
+    return x if dtype == x.dtype else x.astype(dtype)
+
+
+def wide_dtype(dtype: Any) -> Any:
+    """Return float32 for floats of 16 bits or less, and other dtypes as they are."""
+    narrow = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+    return jnp.float32 if narrow else dtype
+
+
+def blended(old: jax.Array, new: jax.Array, keep: float) -> jax.Array:
+    """Return `keep * old + (1 - keep) * new`, exactly `old` where both are equal.
+
+    Summed from the nearer end, as in PyTorch's `lerp`: a rounded `keep + (1 - keep)` that is not 1
+    would bias an average over many steps.
+    """
+    keep = float(keep)
+    return old + (1 - keep) * (new - old) if keep >= 0.5 else new + keep * (old - new)
+
+
+def with_floats(x: jax.Array) -> jax.Array:
+    """Convert integers to float32, in which their mean is computed; 64-bit ones to float64."""
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        return x
+    return x.astype(jnp.float64 if x.dtype.itemsize == 8 else jnp.float32)
 
 
 def last(vector: jax.Array, x: jax.Array) -> jax.Array:
@@ -57,11 +81,31 @@ def positive(layer: str, what: str, *values: int) -> None:
             raise ValueError(f"{layer}: `{what}` must be a positive integer, got {value!r}.")
 
 
+def above_zero(layer: str, what: str, value: float) -> None:
+    """Raise unless a number is positive and finite.
+
+    Raises:
+        ValueError: naming the layer and the value.
+    """
+    if not isinstance(value, float | int | np.number) or not 0 < value < float("inf"):
+        raise ValueError(f"{layer}: `{what}` must be a positive number, got {value!r}.")
+
+
+def not_negative(layer: str, what: str, value: float) -> None:
+    """Raise for a negative number, or NaN.
+
+    Raises:
+        ValueError: naming the layer and the value.
+    """
+    if not isinstance(value, float | int | np.number) or not value >= 0:
+        raise ValueError(f"{layer}: `{what}` must not be negative, got {value!r}.")
+
+
 def fraction(layer: str, what: str, value: float) -> None:
     """Raise unless a probability is in [0, 1).
 
     Raises:
         ValueError: naming the layer and the value.
     """
-    if not 0 <= value < 1:
+    if not isinstance(value, float | int | np.number) or not 0 <= value < 1:
         raise ValueError(f"{layer}: `{what}` must be in [0, 1), got {value!r}.")

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, state, static
-from oryxstate.nn._initializers import Initializer, lecun, orthogonal, zeros
+from oryxstate.nn._initializers import Initializer, drawn, lecun, orthogonal, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import computing, positive
+from oryxstate.nn._precision import computing, positive, wide
 
 
 class RecurrentCell(Layer):
@@ -99,7 +99,8 @@ class Gated(RecurrentCell):
             recurrent_init: draws a recurrent kernel.
             bias_init: draws the biases.
             dtype: the dtype to compute the gates in.
-            param_dtype: the dtype of the parameters and of the carry.
+            param_dtype: the dtype of the parameters; the carry is float32 if it is narrower, since
+                it accumulates over steps.
         """
         if single(cls, in_spec).ndim != 1:
             raise cls.wrong_input("[in], the input of one step", in_spec)
@@ -115,7 +116,7 @@ class Gated(RecurrentCell):
                 **cls._more(lambda shape: bias_init(keys[3], shape, param_dtype), features),
             },
             info={"dtype": dtype},
-            state={"carry": cls._zeros(features, param_dtype)},
+            state={"carry": jax.tree.map(wide, cls._zeros(features, param_dtype))},
         )
 
     @classmethod
@@ -128,16 +129,18 @@ class Gated(RecurrentCell):
         return jnp.zeros(features, dtype)
 
     def zero_carry(self) -> Any:
-        """Return zeros in the dtype of the parameters."""
-        return self._zeros(self.recurrent_kernel.shape[0], self.recurrent_kernel.dtype)
+        """Return zeros in the dtype of the parameters, float32 at least."""
+        zeros = self._zeros(self.recurrent_kernel.shape[0], self.recurrent_kernel.dtype)
+        return jax.tree.map(wide, zeros)
 
     def _sums(self, hidden: jax.Array, x: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
         """Return what input and hidden state contribute to each gate, in the computing dtype."""
         size = self.kernel.shape[0]
         self.check_input(jnp.shape(x) == (size,), f"[{size}], the input of one step", x)
-        x, kernel, bias, hidden, recurrent = computing(
-            self.dtype, x, self.kernel, self.bias, hidden, self.recurrent_kernel
+        x, kernel, bias, recurrent = computing(
+            self.dtype, x, self.kernel, self.bias, self.recurrent_kernel
         )
+        hidden = hidden.astype(x.dtype)
         gates = self.gates
         return jnp.split(x @ kernel + bias, gates), jnp.split(hidden @ recurrent, gates)
 
@@ -147,5 +150,5 @@ def _side_by_side(
 ) -> jax.Array:
     # Narrower dtypes are drawn in float32, since JAX draws no orthogonal matrices in bfloat16.
     wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
-    kernels = [initializer(k, (rows, features), wide) for k in jax.random.split(key, gates)]
+    kernels = [drawn(initializer, k, (rows, features), wide) for k in jax.random.split(key, gates)]
     return jnp.concatenate(kernels, axis=-1).astype(dtype)

@@ -26,6 +26,9 @@ class Shared(Layer):
     layer: Any
     count: int = static()
 
+    def _check_fields(self) -> None:
+        positive(type(self).__name__, "count", self.count)
+
     @classmethod
     def check(cls, part: Any, count: int) -> None:
         """Check that the part is callable and `count` is positive."""
@@ -69,6 +72,9 @@ class Repeat(Layer):
     layers: Any
     count: int = static()
     remat: bool = static(default=False)
+
+    def _check_fields(self) -> None:
+        positive(type(self).__name__, "count", self.count)
 
     __takes_rng__ = True
 

@@ -44,6 +44,9 @@ class RNN(Layer):
     reverse: bool = static(default=False)
     return_sequence: bool = static(default=True)
 
+    def _check_fields(self) -> None:
+        check_cell(type(self).__name__, self.cell)
+
     @classmethod
     def check(cls, cell: Any, **options: Any) -> None:
         """Check that `cell` is a recurrent cell."""
@@ -85,6 +88,8 @@ class RNN(Layer):
 
         def advance(before: Any, inputs: Any) -> tuple[Any, Any]:
             x, made = inputs
+            if made is not None:  # padding may be NaN, in outputs and in gradients
+                x = lax.select(made, x, jnp.zeros_like(x))
             after = self.cell.step(before[0], x)
             if made is not None:
                 after = jax.tree.map(lambda new, old: lax.select(made, new, old), after, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -26,6 +27,9 @@ class _Reparametrized(Layer):
 
     layer: Any
     field: str = static()
+
+    def _check_fields(self) -> None:
+        self.check(self.layer, self.field)
 
     @classmethod
     def check(cls, inner: Any, field: str = "kernel", **options: Any) -> None:
@@ -69,7 +73,18 @@ class _Reparametrized(Layer):
 
 def _matrix(kernel: jax.Array) -> jax.Array:
     """Reshape a kernel to `[inputs, features]`, at least in float32."""
-    return wide(kernel).reshape(-1, kernel.shape[-1])
+    *axes, features = kernel.shape
+    return wide(kernel).reshape(math.prod(axes), features)
+
+
+def _scaled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return each column divided by its largest absolute value, and these values.
+
+    Squares of the quotients neither underflow nor overflow. A column of zeros is not divided.
+    """
+    largest = lax.stop_gradient(jnp.abs(x).max(0, keepdims=True, initial=0))
+    largest = jnp.where(largest == 0, jnp.ones_like(largest), largest)
+    return x / largest, largest
 
 
 class SpectralNorm(_Reparametrized):
@@ -80,8 +95,9 @@ class SpectralNorm(_Reparametrized):
 
         v <- W u / |W u|        u <- W^T v / |W^T v|
 
-    with `lax.stop_gradient` of `W`. Otherwise they do not change. A kernel of zeros is not divided.
-    Source: Miyato et al., Spectral Normalization for Generative Adversarial Networks, 2018.
+    with `lax.stop_gradient` of `W`. Otherwise they do not change; nor do they for a kernel that is
+    zero, NaN or infinite. A kernel of zeros is not divided. Source: Miyato et al., Spectral
+    Normalization for Generative Adversarial Networks, 2018.
 
     Attributes:
         layer: the layer, with the learned kernel before division.
@@ -104,6 +120,9 @@ class SpectralNorm(_Reparametrized):
     u: Float[Array, " features"] = state()
     v: Float[Array, " inputs"] = state()
     iterations: int = static(default=1)
+
+    def _check_fields(self) -> None:
+        self.check(self.layer, self.field, iterations=self.iterations)
 
     @classmethod
     def check(
@@ -143,7 +162,8 @@ class SpectralNorm(_Reparametrized):
     def call(self, *inputs: Any, training: bool) -> Any:
         """Return the output of the layer with the normalized kernel."""
         kernel = getattr(self.layer, self.field)
-        matrix, u, v = _matrix(kernel), wide(self.u), wide(self.v)
+        matrix = _matrix(kernel)
+        u, v = self.u.astype(matrix.dtype), self.v.astype(matrix.dtype)
         if self.trains(training):
             u, v = _iterated(lax.stop_gradient(matrix), u, v, self.iterations)
             self.assign(u=u.astype(self.u.dtype), v=v.astype(self.v.dtype))
@@ -161,9 +181,12 @@ def _iterated(matrix: jax.Array, u: jax.Array, v: jax.Array, count: int) -> tupl
 
 
 def _unit(x: jax.Array, otherwise: jax.Array) -> jax.Array:
-    """Scale to length 1. A zero vector has no direction, so `otherwise` replaces it."""
-    norm = jnp.linalg.norm(x)
-    return jnp.where(norm == 0, otherwise, x / jnp.where(norm == 0, 1, norm))
+    """Scale to length 1. A vector of zeros, or with NaN, has no direction: return `otherwise`."""
+    scaled, _ = _scaled(jnp.expand_dims(x, 1))
+    scaled = scaled.squeeze(1)
+    norm = jnp.linalg.norm(scaled)
+    directed = (norm > 0) & jnp.isfinite(norm)
+    return jnp.where(directed, scaled / jnp.where(directed, norm, 1), otherwise)
 
 
 class WeightNorm(_Reparametrized):
@@ -202,7 +225,9 @@ class WeightNorm(_Reparametrized):
             field: the name of its kernel.
         """
         layer, matrix, out_spec = cls._inside(init_key, in_spec, inner, field)
-        scale = jnp.linalg.norm(matrix, axis=0).astype(getattr(layer, field).dtype)
+        scaled, largest = _scaled(matrix)
+        scale = jnp.linalg.norm(scaled, axis=0) * largest.squeeze(0)
+        scale = scale.astype(getattr(layer, field).dtype)
         return LayerParams(
             params={"layer": layer, "scale": scale}, info={"field": field}, out_spec=out_spec
         )
@@ -211,6 +236,7 @@ class WeightNorm(_Reparametrized):
         """Return the output of the layer with this kernel."""
         kernel = getattr(self.layer, self.field)
         matrix = _matrix(kernel)
+        matrix, _ = _scaled(matrix)
         squares = jnp.square(matrix).sum(0, keepdims=True)
         direction = matrix * lax.rsqrt(jnp.where(squares == 0, 1, squares))
         scaled = direction * jnp.expand_dims(self.scale.astype(direction.dtype), 0)

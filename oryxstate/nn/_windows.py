@@ -23,11 +23,13 @@ class Windows(NamedTuple):
         reach: the length of a window along each axis, dilation included.
         strides: the steps from one window to the next.
         padding: "SAME", "VALID", "CIRCULAR", or the lengths before and after each axis.
+        dilation: the steps from one element of a window to the next.
     """
 
     reach: tuple[int, ...]
     strides: tuple[int, ...]
     padding: str | Pads
+    dilation: tuple[int, ...]
 
     @classmethod
     def along(
@@ -37,7 +39,13 @@ class Windows(NamedTuple):
         sizes = zip(spread(lengths, axes), spread(dilation, axes), strict=True)
         reach = tuple(step * (length - 1) + 1 for length, step in sizes)
         pads: Any = ((padding, padding),) * axes if isinstance(padding, int) else padding
-        return cls(reach, spread(strides, axes), pads)
+        return cls(reach, spread(strides, axes), pads, spread(dilation, axes))
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The number of elements of a window along each axis."""
+        sizes = zip(self.reach, self.dilation, strict=True)
+        return tuple((reach - 1) // step + 1 for reach, step in sizes)
 
     def pads(self, spatial: tuple[int, ...]) -> Pads:
         """Return the lengths before and after each axis of an input with these spatial axes."""

@@ -10,11 +10,11 @@ from jaxtyping import Array, Float
 
 from oryxstate import _grad
 from oryxstate._module._fields import param, state, static
-from oryxstate.nn._initializers import Initializer
+from oryxstate.nn._initializers import Initializer, drawn
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._linear import Dense
 from oryxstate.nn._parts import build, check_parts
-from oryxstate.nn._precision import computing, fraction, positive
+from oryxstate.nn._precision import blended, computing, fraction, positive, wide
 
 small = jax.nn.initializers.he_uniform()
 
@@ -25,8 +25,10 @@ class EMA(Layer):
         average <- decay * average + (1 - decay) * parameters
 
     at each call during training, starting from the first parameters. (`optax.ema` averages outside
-    the model; here the average is state, saved and threaded with it.) Source: Polyak and Juditsky,
-    Acceleration of Stochastic Approximation by Averaging, 1992.
+    the model; here the average is state, saved and threaded with it.) The average is kept at least
+    in float32, since in 16 bits it would stop far from the parameters; the layer is called with it
+    in their dtypes. Source: Polyak and Juditsky, Acceleration of Stochastic Approximation by
+    Averaging, 1992.
 
     Attributes:
         layer: the layer.
@@ -37,6 +39,9 @@ class EMA(Layer):
     layer: Any
     average: Any = state()
     decay: float = static(default=0.999)
+
+    def _check_fields(self) -> None:
+        fraction(type(self).__name__, "decay", self.decay)
 
     @classmethod
     def check(cls, part: Any, decay: float = 0.999) -> None:
@@ -50,7 +55,7 @@ class EMA(Layer):
     ) -> LayerParams:
         """Make the layer, and the average, which starts at its parameters."""
         layer, infer = build(part, init_key, in_spec, "layer")
-        average = [jnp.copy(leaf) for leaf in jax.tree.leaves(_grad.partition(layer)[0])]
+        average = [wide(jnp.copy(leaf)) for leaf in jax.tree.leaves(_grad.partition(layer)[0])]
         return LayerParams({"layer": layer}, {"decay": decay}, {"average": average}, infer())
 
     def call(self, *inputs: Any, training: bool) -> Any:
@@ -58,12 +63,15 @@ class EMA(Layer):
         params, rest = _grad.partition(jax.tree.map(lambda x: x, self.layer))
         leaves, structure = jax.tree.flatten(params)
         if not self.trains(training):
-            return _grad.merge(jax.tree.unflatten(structure, self.average), rest)(*inputs)
+            pairs = zip(self.average, leaves, strict=True)
+            average = [old.astype(leaf.dtype) for old, leaf in pairs]
+            return _grad.merge(jax.tree.unflatten(structure, average), rest)(*inputs)
         self.assign(average=[self._mixed(*pair) for pair in zip(self.average, leaves, strict=True)])
         return self.layer(*inputs)
 
     def _mixed(self, old: jax.Array, new: jax.Array) -> jax.Array:
-        return jax.lax.stop_gradient(self.decay * old + (1 - self.decay) * new)
+        average = blended(wide(old), new.astype(wide(old).dtype), self.decay)
+        return jax.lax.stop_gradient(average).astype(old.dtype)
 
 
 class LoRA(Layer):
@@ -133,7 +141,7 @@ class LoRA(Layer):
         if not isinstance(layer, Dense):
             raise TypeError(f"LoRA adapts a Dense layer, got {type(layer).__name__}.")
         size, features = layer.kernel.shape
-        down = down_init(keys[1], (size, rank), layer.kernel.dtype)
+        down = drawn(down_init, keys[1], (size, rank), layer.kernel.dtype)
         up = jnp.zeros((rank, features), layer.kernel.dtype)
         return LayerParams(
             {"down": down, "up": up},

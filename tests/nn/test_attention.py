@@ -7,46 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attentions import FEATURES, KINDS, TIME, assert_close, kinds, made, raises, sequence
+from attentions import (
+    FEATURES,
+    KINDS,
+    TIME,
+    assert_close,
+    by_hand,
+    kinds,
+    made,
+    raises,
+    sequence,
+)
 
 import oryxstate as ox
 from oryxstate import nn
-
-
-def turned(x, base):
-    """Rotary positions: each pair of features as a complex number, turned by its position."""
-    half = x.shape[-1] // 2
-    pairs = x[..., :half] + 1j * x[..., half:]
-    speeds = base ** (-np.arange(half) / half)
-    angles = np.arange(len(x))[:, None] * speeds
-    pairs = pairs * np.exp(1j * angles)[:, None]
-    return np.concatenate([pairs.real, pairs.imag], axis=-1)
-
-
-def dense(layer, x):
-    y = x @ np.asarray(layer.kernel, np.float64)
-    return y if layer.bias is None else y + np.asarray(layer.bias, np.float64)
-
-
-def by_hand(layer, x, context=None, mask=None):
-    """The formula in float64, head by head."""
-    x = np.asarray(x, np.float64)
-    context = x if context is None else np.asarray(context, np.float64)
-    q = dense(layer.query, x).reshape(len(x), layer.heads, -1)
-    k = dense(layer.key, context).reshape(len(context), layer.kv_heads, -1)
-    v = dense(layer.value, context).reshape(len(context), layer.kv_heads, -1)
-    if layer.rotary_base is not None:
-        q, k = turned(q, layer.rotary_base), turned(k, layer.rotary_base)
-    seen = np.ones((layer.heads, len(x), len(context)), bool)
-    seen = seen if mask is None else seen & np.asarray(mask)
-    seen = np.tril(seen) if layer.causal else seen
-    heads = []
-    for h in range(layer.heads):
-        shared = h * layer.kv_heads // layer.heads
-        scores = q[:, h] @ k[:, shared].T / np.sqrt(q.shape[-1])
-        weights = np.where(seen[h], np.exp(scores), 0.0)
-        heads.append(weights / weights.sum(-1, keepdims=True) @ v[:, shared])
-    return dense(layer.out, np.concatenate(heads, axis=-1))
 
 
 @kinds
@@ -70,11 +44,19 @@ def test_masks(kind, causal, which):
     assert_close(jax.jit(ox.call)(layer, x, mask=mask), by_hand(layer, x, mask=mask))
 
 
-def test_a_step_that_sees_nothing_takes_the_mean():
-    x, layer = sequence(), made(use_bias=False)
-    mask = jnp.ones((TIME, TIME), bool).at[2].set(False)
-    mean = layer.out(layer.value(x).mean(0))
-    assert_close(layer(x, mask=mask)[2], mean)
+@kinds
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_step_that_sees_nothing_has_the_bias_as_output(kind, causal):
+    """It depends on no step, neither on padding before a causal sequence nor on the future."""
+    x, layer = sequence(), made(causal=causal, **KINDS[kind])
+    mask = jnp.ones((TIME, TIME), bool).at[:, :2].set(False)
+    mask = mask if causal else mask.at[:2].set(False)
+    y, pull = jax.vjp(lambda x: layer(x, mask=mask)[:2], x)
+    assert_close(y, jnp.stack([layer.out.bias] * 2))
+    assert not pull(jnp.ones_like(y))[0].any()
+    assert_close(
+        layer(x, mask=mask)[2:], by_hand(layer, x, mask=mask | (jnp.arange(6) < 2)[:, None])[2:]
+    )
 
 
 def test_another_context():

@@ -60,22 +60,29 @@ def test_an_mlp_takes_any_leading_axes_and_options_reach_all_layers():
 # TransformerBlock -----------------------------------------------------------------------------
 
 
-def transformer(mlp_features=(16, FEATURES), norm=None, dropout=0.0, **options):
+def transformer(mlp_features=(16, FEATURES), norm=None, dropout=0.0, norm_first=None, **options):
     attention = nn.MultiHeadAttention.of(2, **options)
     chosen = {} if norm is None else {"norm": norm}
+    chosen |= {} if norm_first is None else {"norm_first": norm_first}
     mlp = nn.MLP.of(mlp_features, jax.nn.gelu)
     return nn.TransformerBlock.of(attention, mlp, dropout=dropout, **chosen)
 
 
 def by_hand(block, x, mask=None):
+    if not block.norm_first:
+        x = block.attention_norm(x + block.attention(x, mask=mask))
+        return block.mlp_norm(x + block.mlp(x))
     x = x + block.attention(block.attention_norm(x), mask=mask)
     return x + block.mlp(block.mlp_norm(x))
 
 
 @pytest.mark.parametrize("norm", [None, nn.LayerNorm.of()])
 @pytest.mark.parametrize("causal", [False, True])
-def test_a_block_is_its_parts(norm, causal):
-    block, x = transformer(norm=norm, causal=causal).init(KEY, sequence()), sequence(2)
+@pytest.mark.parametrize("norm_first", [None, False])
+def test_a_block_is_its_parts(norm, causal, norm_first):
+    template = transformer(norm=norm, causal=causal, norm_first=norm_first)
+    block, x = template.init(KEY, sequence()), sequence(2)
+    assert block.norm_first is (norm_first is None)
     assert type(block.mlp_norm).__name__ == ("RMSNorm" if norm is None else "LayerNorm")
     assert_close(block(x), by_hand(block, x))
     mask = jnp.tril(jnp.ones((TIME, TIME), bool), -1) | jnp.eye(TIME, dtype=bool)
@@ -115,9 +122,24 @@ def test_blocks_train_in_a_batch_and_without_dropout_need_no_keyword():
         assert_close(y, model.layers[2](by_hand(model.layers[1], by_hand(model.layers[0], x))))
 
 
+def test_norms_after_the_sums():
+    """The output of a block is normalized, in the dtype of its input."""
+    block = transformer(norm=nn.LayerNorm.of(), norm_first=False).init(KEY, sequence())
+    y = block(sequence(2))
+    np.testing.assert_allclose(y.mean(-1), jnp.zeros(TIME), atol=1e-5)
+    np.testing.assert_allclose(y.std(-1), jnp.ones(TIME), atol=1e-3)
+    narrow = transformer(norm_first=False).init(KEY, sequence())
+    with jax.numpy_dtype_promotion("standard"):
+        assert narrow(sequence(2).astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    zeros = jax.tree.map(jnp.zeros_like, (block.attention, block.mlp))
+    plain = block.replace(attention=zeros[0], mlp=zeros[1])
+    np.testing.assert_allclose(plain(y), y, atol=1e-3)
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
 @pytest.mark.parametrize("chunks", [[1] * TIME, [2, 3]])
-def test_blocks_decode_with_a_cache(chunks):
-    options = {"causal": True, "rotary_base": 100.0, "kv_heads": 1}
+def test_blocks_decode_with_a_cache(chunks, norm_first):
+    options = {"causal": True, "rotary_base": 100.0, "kv_heads": 1, "norm_first": norm_first}
     model = (transformer(**options) >> transformer(**options)).init(KEY, sequence())
     decoder = model.replace(layers=tuple(block.cached(TIME) for block in model.layers))
     x, start, ys = sequence(2), 0, []

@@ -209,7 +209,9 @@ def test_dtypes(kind):
     np.testing.assert_allclose(y.astype(jnp.float32), exact, atol=0.05)
     narrow = made(kind, param_dtype=jnp.bfloat16)
     y, new = narrow.call_and_update(x.astype(jnp.bfloat16))
-    assert {leaf.dtype for leaf in jax.tree.leaves((y, new))} == {jnp.dtype("bfloat16")}
+    assert {leaf.dtype for leaf in jax.tree.leaves((y, new.params))} == {jnp.dtype("bfloat16")}
+    carries = new.carry, new.zero_carry()
+    assert {leaf.dtype for leaf in jax.tree.leaves(carries)} == {jnp.dtype("float32")}
 
 
 def test_wrong_inputs_and_configurations():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import pytest
 from convolutions import (
@@ -114,3 +118,36 @@ def test_conv_transpose_is_the_transpose_of_conv(options):
     out = transpose(y)
     (expected,) = jax.linear_transpose(conv, jax.ShapeDtypeStruct(out.shape, out.dtype))(y)
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+
+
+PURE_LAX = """
+import jax, jax.numpy as jnp
+def loss(kernel, x):
+    return jax.lax.conv_transpose(x, kernel, ({stride},), "VALID", ({dilation},)).sum()
+x, kernel = jnp.ones((1, 4, 2)), jnp.ones(({size}, 2, 4))
+jax.block_until_ready(jax.jit(jax.grad(loss))(kernel, x))
+"""
+
+
+def xla_aborts(**sizes):
+    """Whether JAX without this library ends the process, as with some jaxlib 0.10.2."""
+    if jaxlib.__version__ != "0.10.2":
+        return False
+    run = subprocess.run([sys.executable, "-c", PURE_LAX.format(**sizes)], capture_output=True)
+    assert run.returncode <= 0, run.stderr.decode()
+    return run.returncode < 0
+
+
+@pytest.mark.parametrize("size, stride, dilation", [(3, 1, 2), (3, 2, 3), (2, 3, 2), (2, 1, 4)])
+def test_kernel_gradients_of_dilated_kernels(size, stride, dilation):
+    """Where XLA can compile them; the known limit is in the changelog."""
+    layer, x = made(ConvTranspose.of(4, size, stride, dilation=dilation), (4, 2))
+    if xla_aborts(size=size, stride=stride, dilation=dilation):
+        return
+    weights = draw(5, layer.spec(x).shape)
+    found = jax.jit(jax.grad(lambda kernel: (weights * of(layer)(kernel, layer.bias, x)).sum()))
+    known = {"strides": stride, "dilation": dilation, "before": [0], "wrap": False}
+    units = np.eye(layer.kernel.size).reshape(-1, *layer.kernel.shape)
+    ys = [slow_transpose(x, u, np.zeros(4), lengths=weights.shape[:1], **known) for u in units]
+    expected = [(np.asarray(weights, np.float64) * y).sum() for y in ys]
+    np.testing.assert_allclose(found(layer.kernel).ravel(), expected, rtol=1e-4, atol=1e-5)

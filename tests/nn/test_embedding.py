@@ -182,6 +182,38 @@ def test_rotary_turns_pairs(base):
     np.testing.assert_allclose(layer(x), turned(x, np.arange(5), base), atol=1e-5)
 
 
+FAR = [0, 1, 17, 1000, 99_999, 100_003, 1_234_567, 2**24 + 1, 2**31 - 1]
+
+
+@pytest.mark.parametrize("features, base", [(2, 10000.0), (64, 10000.0), (128, 500000.0)])
+def test_rotary_positions_are_exact_at_any_distance(features, base):
+    """A product in float32 would be off by a radian at 10 ** 7."""
+    x, far = drawn(len(FAR), 1, features), np.array(FAR)
+    for positions, dtype in ((far, "int32"), (far, "uint32"), (-far, "int32")):
+        y = jax.jit(nn.rotary, static_argnums=2)(x, jnp.asarray(positions, dtype), base)
+        np.testing.assert_allclose(y, turned(x, positions, base), atol=3e-6)
+    small = jnp.arange(-4, 5, dtype="int8")
+    np.testing.assert_allclose(
+        nn.rotary(x, small, base), turned(x, np.arange(-4, 5), base), atol=3e-6
+    )
+
+
+def test_rotary_positions_in_64_bits():
+    with jax.enable_x64(True):
+        x, far = drawn(3, 1, 8), jnp.array([2**33 + 1, 10**7, -5])
+        assert far.dtype == jnp.int64
+        np.testing.assert_allclose(nn.rotary(x, far), turned(x, np.asarray(far)), atol=1e-5)
+        exact = nn.rotary(x.astype("float64"), jnp.array(FAR[:3]))
+        np.testing.assert_allclose(exact, turned(x, FAR[:3]), atol=1e-12)
+
+
+def test_rotary_positions_that_are_floats():
+    x, positions = drawn(3, 1, 4), jnp.array([0.5, -1.25, 100.75])
+    np.testing.assert_allclose(nn.rotary(x, positions), turned(x, positions), atol=2e-5)
+    slope = jax.grad(lambda p: nn.rotary(jnp.array([1.0, 0.0]), p)[1])(0.0)
+    assert float(slope) == 1
+
+
 def test_rotary_parity_with_equinox():
     x, weights = drawn(5, 2, 8), drawn(5, 2, 8, seed=2)
     theirs = jax.vmap(eqx.nn.RotaryPositionalEmbedding(8), in_axes=1, out_axes=1)

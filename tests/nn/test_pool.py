@@ -42,18 +42,19 @@ def each(value, axes):
 
 
 def in_boxes(x, boxes, reduce):
-    """The reduction of each box of the input; the boxes of each axis are (start, end)."""
+    """The reduction of each box of the input; a box is some places along each axis."""
     y = np.zeros((*map(len, boxes), x.shape[-1]))
     for i in np.ndindex(*y.shape[:-1]):
-        cut = tuple(slice(*boxes[axis][at]) for axis, at in enumerate(i))
+        cut = np.ix_(*(boxes[axis][at] for axis, at in enumerate(i)))
         y[i] = reduce(np.asarray(x, np.float64)[cut], axis=tuple(range(x.ndim - 1)))
     return y
 
 
-def windows(n, length, stride, low, high):
+def windows(n, length, stride, low, high, dilation=1):
     """The part of each window that is no padding."""
-    starts = range(-low, n + high - length + 1, stride)
-    return [(max(start, 0), min(start + length, n)) for start in starts]
+    starts = range(-low, n + high - dilation * (length - 1), stride)
+    every = ([start + dilation * i for i in range(length)] for start in starts)
+    return [[i for i in window if 0 <= i < n] for window in every]
 
 
 # What the input and the windows are, and the padding of each axis by hand.
@@ -89,6 +90,44 @@ def test_pools_are_their_formulas(kind, name):
     assert pool.spec(x).shape == expected.shape
     np.testing.assert_allclose(pool(x), expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(pool(x), kind(window, strides, padding)(x))
+
+
+# Shape, window, strides, padding, its lengths by hand, and the dilation.
+DILATED = {
+    "1-D": ((9, 2), 3, 1, "VALID", [(0, 0)], 2),
+    "1-D by the window": ((9, 2), 2, None, "VALID", [(0, 0)], [3]),
+    "1-D same": ((7, 2), 3, 2, "SAME", [(2, 2)], 2),
+    "1-D padding": ((4, 2), 2, 1, 2, [(2, 2)], 3),
+    "2-D": ((5, 6, 2), (2, 3), 1, ((1, 0), (0, 2)), [(1, 0), (0, 2)], (3, 2)),
+    "3-D": ((3, 4, 3, 2), 2, 1, "VALID", [(0, 0)] * 3, (1, 2, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", WINDOWED)
+@pytest.mark.parametrize("name", DILATED)
+def test_dilated_pools_are_their_formulas(kind, name):
+    shape, window, strides, padding, pads, dilation = DILATED[name]
+    axes, x = len(shape) - 1, draw(1, shape) - 3
+    steps = each(window if strides is None else strides, axes)
+    sizes = zip(shape[:-1], each(window, axes), steps, pads, each(dilation, axes), strict=True)
+    boxes = [windows(n, length, step, *ends, apart) for n, length, step, ends, apart in sizes]
+    expected = in_boxes(x, boxes, WINDOWED[kind])
+    pool = kind.of(window, strides, padding, dilation=dilation).init(KEY, x)
+    assert pool.spec(x).shape == expected.shape
+    np.testing.assert_allclose(pool(x), expected, rtol=1e-5, atol=1e-5)
+    order = jax.random.permutation(KEY, jnp.arange(float(np.prod(shape)))).reshape(shape) / 10
+    check_grads(jax.jit(pool), (order,), order=1, eps=1e-2, rtol=1e-2, atol=1e-2)
+
+
+def test_dilated_maxima_of_corner_values():
+    pool = MaxPool(2, 1, 1, dilation=2)
+    x = jnp.array([[1.0], [jnp.nan], [1.0], [-jnp.inf]])
+    np.testing.assert_array_equal(pool(x).ravel(), [jnp.nan, 1.0, jnp.nan, 1.0])
+    assert pool(jnp.full((3, 1), -128, "int8")).ravel().tolist() == [-128] * 3
+    grad = jax.grad(lambda x: MaxPool(2, dilation=2)(x).sum())(jnp.ones((3, 1)))
+    assert grad.ravel().tolist() == [1, 0, 0], "the first of equal elements"
+    jaxpr = jax.make_jaxpr(MaxPool(2))(x)
+    assert [e.primitive.name for e in jaxpr.jaxpr.eqns][-1] == "reduce_window_max"
 
 
 @pytest.mark.parametrize("kind", WINDOWED)
@@ -133,7 +172,8 @@ def test_pools_and_their_gradients_are_those_of_equinox(kind, axes):
 
 def cells(n, size):
     """PyTorch's rule, in floating point."""
-    return [(int(np.floor(i * n / size)), int(np.ceil((i + 1) * n / size))) for i in range(size)]
+    ends = [(int(np.floor(i * n / size)), int(np.ceil((i + 1) * n / size))) for i in range(size)]
+    return [range(*pair) for pair in ends]
 
 
 SIZES = [

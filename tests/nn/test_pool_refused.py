@@ -44,6 +44,18 @@ WRONG_CONFIGURATIONS = [
     ),
     (lambda: AvgPool(2, padding=2), "got padding 2 of windows 2."),
     (
+        lambda: AvgPool(2, padding=3, dilation=2),
+        "some windows hold nothing else; got padding 3 of windows 2.",
+    ),
+    (
+        lambda: MaxPool.of(2, dilation=(1, 0)),
+        "MaxPool: `dilation` must be a positive integer, got 0.",
+    ),
+    (
+        lambda: MaxPool.of((2, 2), dilation=(1,)),
+        "MaxPool: `dilation` is for 1 spatial axes, but `window_shape` for 2.",
+    ),
+    (
         lambda: AdaptiveAvgPool.of((2, 0)),
         "AdaptiveAvgPool: `output_size` must be a positive integer, got 0.",
     ),
@@ -88,6 +100,17 @@ WRONG_INPUTS = [
         "got float32[2,3].",
     ),
     (AvgPool.of(1, padding="SAME"), (0, 3), "but got float32[0,3]."),
+    (
+        AvgPool.of(2, 1, 2, dilation=3),
+        (2, 3),
+        "AvgPool takes [length, channels] in which a window of 4 fits with padding ((2, 2),), none "
+        "of them in padding alone, but got float32[2,3].",
+    ),
+    (
+        MaxPool.of(3, dilation=2),
+        (4, 3),
+        "MaxPool takes [length, channels] in which a window of 5 fits, but got float32[4,3].",
+    ),
     (
         AdaptiveMaxPool.of((2, 2)),
         (4, 3),
