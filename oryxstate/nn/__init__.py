@@ -16,6 +16,7 @@ from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._layer_norm import LayerNorm, RMSNorm
 from oryxstate.nn._linear import Dense
 from oryxstate.nn._linear_variants import Bilinear, Einsum
+from oryxstate.nn._mixed_precision import MixedPrecision
 from oryxstate.nn._noise import Dropout, DropPath, GaussianNoise
 from oryxstate.nn._norm import BatchNorm
 from oryxstate.nn._parts import Lambda
@@ -71,6 +72,7 @@ __all__ = [
     "LayerParams",
     "LoRA",
     "MaxPool",
+    "MixedPrecision",
     "MultiHeadAttention",
     "PReLU",
     "Parallel",
