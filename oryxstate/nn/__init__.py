@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from oryxstate.nn._activation import PReLU
 from oryxstate.nn._attention import MultiHeadAttention
+from oryxstate.nn._bidirectional import Bidirectional
 from oryxstate.nn._blocks import MLP, TransformerBlock
 from oryxstate.nn._cells import GRUCell, LSTMCell, SimpleRNNCell
 from oryxstate.nn._combinators import Branch, FanOut, Flatten, Parallel, Reshape, Residual, Serial
@@ -31,7 +32,7 @@ from oryxstate.nn._recurrent import RecurrentCell
 from oryxstate.nn._repeat import Repeat, Shared
 from oryxstate.nn._resnet import ResNetBlock
 from oryxstate.nn._rng import Rng
-from oryxstate.nn._rnn import RNN, Bidirectional
+from oryxstate.nn._rnn import RNN
 from oryxstate.nn._separable import DepthwiseConv, SeparableConv
 from oryxstate.nn._spectral import SpectralNorm, WeightNorm
 from oryxstate.nn._template import Template

@@ -1,4 +1,4 @@
-"""Layers that run a recurrent cell over a sequence."""
+"""The layer that runs a recurrent cell over a sequence."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class RNN(Layer):
             return_sequence: whether to return all outputs.
             stateful: whether a call continues from the carry of the last call.
         """
-        step = _step_spec(cls, in_spec)
+        step = step_spec(cls, in_spec)
         made, _ = build(cell, init_key, step, "cell")
         options = {"reverse": reverse, "return_sequence": return_sequence, "stateful": stateful}
         return LayerParams(params={"cell": made}, info=options)
@@ -179,8 +179,8 @@ class RNN(Layer):
         _check_mask(self, x, mask)
         zero = self.cell.zero_carry()
         carry = zero if carry is None else _conformed(self, carry, zero)
-        step_spec = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-        _, out_spec = jax.eval_shape(self.cell.step, carry, step_spec)
+        one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        _, out_spec = jax.eval_shape(self.cell.step, carry, one)
         silence = jax.tree.map(lambda spec: jnp.zeros(spec.shape, spec.dtype), out_spec)
 
         def advance(before: Any, inputs: Any) -> tuple[Any, Any]:
@@ -195,66 +195,6 @@ class RNN(Layer):
         inputs = x, mask, _starts(self, x, reset)
         (carry, last), ys = lax.scan(advance, (carry, silence), inputs, reverse=self.reverse)
         return carry, ys if self.return_sequence else last
-
-
-class Bidirectional(Layer):
-    """Run two cells over one sequence, one forward and one backward.
-
-    The outputs are concatenated: at each time that of the forward cell, which has seen the past,
-    and that of the backward cell, which has seen the future. Source: Schuster and Paliwal,
-    Bidirectional Recurrent Neural Networks, 1997.
-
-    Attributes:
-        forward: the `RNN` of the first cell.
-        backward: the reversed `RNN` of the second cell, with its own parameters.
-
-    Examples:
-        >>> import jax, jax.numpy as jnp
-        >>> import oryxstate as ox
-        >>> from oryxstate import nn
-        >>> template = nn.Bidirectional.of(nn.GRUCell.of(8))
-        >>> template.spec(jnp.ones((10, 3)))
-        float32[10,16]
-    """
-
-    forward: Any
-    backward: Any
-
-    @classmethod
-    def check(cls, cell: Any) -> None:
-        """Check that `cell` is the template of a recurrent cell."""
-        check_cell(cls.__name__, cell)
-        if not isinstance(cell, Template):
-            raise TypeError(
-                f"Bidirectional makes two cells, but got one that is made, {type(cell).__name__}. "
-                f"Give its template, `{type(cell).__name__}.of(...)`."
-            )
-
-    @classmethod
-    def initialize(cls, init_key: Any, in_spec: Any, cell: Any) -> LayerParams:
-        """Make both cells, each with its own key.
-
-        Args:
-            init_key: a random key.
-            in_spec: `[time, ...]`, and that of the mask if there is one.
-            cell: the template of a recurrent cell.
-        """
-        _step_spec(cls, in_spec)
-        keys = jax.random.split(init_key)
-        forward, _ = build(RNN.of(cell), keys[0], in_spec, "forward")
-        backward, _ = build(RNN.of(cell, reverse=True), keys[1], in_spec, "backward")
-        return LayerParams(params={"forward": forward, "backward": backward})
-
-    def call(
-        self, x: Float[Array, "time ..."], mask: Bool[Array, " time"] | None = None
-    ) -> Float[Array, "time ..."]:
-        """Concatenate the outputs of both along the last axis.
-
-        Args:
-            x: a sequence.
-            mask: True where a step is made, as in `RNN`; None means everywhere.
-        """
-        return jnp.concatenate([self.forward(x, mask), self.backward(x, mask)], axis=-1)
 
 
 def check_cell(layer: str, cell: Any) -> None:
@@ -273,7 +213,7 @@ def check_cell(layer: str, cell: Any) -> None:
         )
 
 
-def _step_spec(cls: type[Layer], in_spec: Any) -> ArraySpec:
+def step_spec(cls: type[Layer], in_spec: Any) -> ArraySpec:
     """Return the spec of one step of the sequence."""
     sequence, *rest = inputs_of(in_spec)
     if not isinstance(sequence, ArraySpec) or sequence.ndim == 0 or len(rest) > 1:
