@@ -119,7 +119,7 @@ CATALOGUE: dict[str, Entry] = {
     "PReLU": entry(nn.PReLU.of(), (3,)),
     "PReLU for each feature": entry(nn.PReLU.of(per_feature=True), (2, 3)),
     "MixedPrecision": entry(
-        nn.MixedPrecision.of(nn.Dense.of(4) >> nn.RMSNorm.of(), param_dtype="float16"), (3,)
+        nn.MixedPrecision.of(nn.Dense.of(4) >> nn.RMSNorm.of(), dtype="float32"), (3,)
     ),
     "ResNetBlock": entry(nn.ResNetBlock.of(3), (6, 6, 3), batched=True),
     "ResNetBlock with strides": entry(nn.ResNetBlock.of(4, 2), (6, 6, 3), batched=True),
