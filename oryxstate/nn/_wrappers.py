@@ -129,7 +129,9 @@ class EMA(Layer):
         return jax.tree.unflatten(jax.tree.structure(params), means), params, rest
 
     def _mixed(self, old: jax.Array, new: jax.Array) -> jax.Array:
-        mixed = lax.stop_gradient(self.decay * old + (1 - self.decay) * wide(new))
+        exact = wide(old)
+        mixed = self.decay * exact + (1 - self.decay) * new.astype(exact.dtype)
+        mixed = lax.stop_gradient(mixed).astype(old.dtype)
         return mixed if self.every == 1 else lax.select(self.count == 0, mixed, old)
 
 
