@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from oryxstate import _api, _tree
-from oryxstate._module import _call, _pytree
+from oryxstate._module import _call, _pytree, _takes
 from oryxstate._module._base import Module
 
 T = TypeVar("T")
@@ -89,16 +89,19 @@ class PerExample(Module):
 
     model: Any
 
-    def call(self, *xs: Any) -> Any:
+    def call(self, *xs: Any, **keywords: Any) -> Any:
         """Run each example on the model with its own state."""
         leaves, structure = jax.tree.flatten(self.model)
         at = set(_state_positions(self.model))
         axes = [0 if i in at else None for i in range(len(leaves))]
 
-        def one(leaves: list, xs: tuple) -> Any:
-            return jax.tree.unflatten(structure, leaves)(*xs)
+        own = {name: value for name, value in keywords.items() if name not in _takes.EVERYWHERE}
+        mapped = {name: value for name, value in own.items() if _has_arrays(value)}
 
-        return jax.vmap(one, (axes, 0))(leaves, xs)
+        def one(leaves: list, xs: tuple, mapped: dict) -> Any:
+            return jax.tree.unflatten(structure, leaves)(*xs, **{**own, **mapped})
+
+        return jax.vmap(one, (axes, 0, 0))(leaves, xs, mapped)
 
 
 def per_example(model: Any, size: int) -> PerExample:
@@ -113,7 +116,9 @@ def per_example(model: Any, size: int) -> PerExample:
         size: how many examples; each starts from the state of `model`.
 
     Returns:
-        A module whose attribute `model` has the states, along a first axis.
+        A module whose attribute `model` has the states, along a first axis. All arrays in the
+        arguments and keywords of its calls have that axis too; `training` and `rng` are shared, and
+        from `rng` each example gets a key of its own.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -136,6 +141,10 @@ def per_example(model: Any, size: int) -> PerExample:
     for i in _state_positions(model):
         leaves[i] = jnp.repeat(jnp.expand_dims(leaves[i], 0), size, axis=0)
     return PerExample(jax.tree.unflatten(structure, leaves))
+
+
+def _has_arrays(value: Any) -> bool:
+    return any(map(_tree.is_array, jax.tree.leaves(value)))
 
 
 def _state_positions(model: Any) -> list[int]:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from oryxstate.nn._activation import PReLU
 from oryxstate.nn._attention import MultiHeadAttention
+from oryxstate.nn._bidirectional import Bidirectional
 from oryxstate.nn._blocks import MLP, TransformerBlock
 from oryxstate.nn._cells import GRUCell, LSTMCell, SimpleRNNCell
 from oryxstate.nn._combinators import Branch, FanOut, Flatten, Parallel, Reshape, Residual, Serial
@@ -16,6 +17,7 @@ from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._layer_norm import LayerNorm, RMSNorm
 from oryxstate.nn._linear import Dense
 from oryxstate.nn._linear_variants import Bilinear, Einsum
+from oryxstate.nn._mixed_precision import MixedPrecision
 from oryxstate.nn._noise import Dropout, DropPath, GaussianNoise
 from oryxstate.nn._norm import BatchNorm
 from oryxstate.nn._parts import Lambda
@@ -30,7 +32,7 @@ from oryxstate.nn._recurrent import RecurrentCell
 from oryxstate.nn._repeat import Repeat, Shared
 from oryxstate.nn._resnet import ResNetBlock
 from oryxstate.nn._rng import Rng
-from oryxstate.nn._rnn import RNN, Bidirectional
+from oryxstate.nn._rnn import RNN
 from oryxstate.nn._separable import DepthwiseConv, SeparableConv
 from oryxstate.nn._spectral import SpectralNorm, WeightNorm
 from oryxstate.nn._template import Template
@@ -71,6 +73,7 @@ __all__ = [
     "LayerParams",
     "LoRA",
     "MaxPool",
+    "MixedPrecision",
     "MultiHeadAttention",
     "PReLU",
     "Parallel",

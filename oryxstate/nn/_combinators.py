@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import operator
+from collections.abc import Iterator
+from typing import Any, overload
 
 import jax
 from jax import lax
@@ -29,7 +31,8 @@ class _Parts(Layer):
 class Serial(_Parts):
     """One layer after another: `a >> b >> c`. An empty chain returns its input.
 
-    A tuple that one layer returns becomes the inputs of the next.
+    A tuple that one layer returns becomes the inputs of the next. `chain[i]` is a layer of it, and
+    `chain[i:j]` a chain of some; they share the arrays of the chain, and inside a call its state.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -38,7 +41,44 @@ class Serial(_Parts):
         >>> model = ox.init(nn.Dense.of(4) >> jax.nn.relu)(jax.random.key(0), jnp.ones(3))
         >>> model(jnp.ones(3)).shape
         (4,)
+        >>> len(model), model[0], len(model[1:])
+        (2, Dense(kernel=f32[3,4], bias=f32[4]), 1)
     """
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __bool__(self) -> bool:
+        """Return True: a model is there, whether or not it has layers."""
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.layers)
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> Serial: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        """Return a layer, or for a slice the chain of some layers, without the name of this one.
+
+        Raises:
+            IndexError: for a layer that is not there.
+            TypeError: for an index that is neither an integer nor a slice.
+        """
+        if isinstance(index, slice):
+            return Serial(self.layers[index])
+        try:
+            return self.layers[operator.index(index)]
+        except IndexError:
+            kinds = ", ".join(type(layer).__name__ for layer in self.layers)
+            raise IndexError(
+                f"layer {index} of a Serial of {len(self)}: {kinds or 'it is empty'}."
+            ) from None
+        except TypeError:
+            raise TypeError(
+                f"the layers of a Serial are counted, `chain[0]` or `chain[1:]`, got {index!r}."
+            ) from None
 
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, *parts: Any) -> LayerParams:

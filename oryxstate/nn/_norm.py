@@ -27,7 +27,7 @@ from oryxstate.nn._precision import (
 
 
 class BatchNorm(Layer):
-    """Normalize each feature over the batch and over all axes but the last.
+    """Normalize each feature over the batch and over all axes but that of the features.
 
     It is called on one example. Under `jax.vmap`, of the layer or of its model, it sees the whole
     batch, through any number of `vmap`s. During training it normalizes with the statistics of the
@@ -39,6 +39,7 @@ class BatchNorm(Layer):
     ones. The statistics are kept at least in float32, and written with `lax.stop_gradient`. A batch
     without examples or with an empty spatial axis has no statistics and leaves them. (In PyTorch
     `momentum` is `1 - momentum`, the running variance is unbiased, and `epsilon` is called `eps`.)
+    The features are along the last axis; for channels first, as in PyTorch, give `axis=0`.
     Source: Ioffe and Szegedy, Batch Normalization, 2015.
 
     Attributes:
@@ -49,6 +50,7 @@ class BatchNorm(Layer):
         momentum: the weight of the old statistics.
         epsilon: added to the variance.
         axis_name: named axes of other `vmap`s or of devices (`shard_map`) to average over too.
+        axis: the axis of the features in one example.
         dtype: the dtype of the output; if None, that of the input and parameters together.
 
     Examples:
@@ -72,15 +74,21 @@ class BatchNorm(Layer):
     epsilon: float = static(default=1e-5)
     axis_name: tuple[str, ...] = static(default=())
     dtype: Any = static(default=None)
+    axis: int = static(default=-1)
 
     def _check_fields(self) -> None:
-        self.check(momentum=self.momentum)
+        self.check(momentum=self.momentum, axis=self.axis)
         not_negative(type(self).__name__, "epsilon", self.epsilon)
 
     @classmethod
-    def check(cls, *, momentum: float = 0.99, **options: Any) -> None:
-        """Check that the momentum is in [0, 1)."""
+    def check(cls, *, momentum: float = 0.99, axis: int = -1, **options: Any) -> None:
+        """Check that the momentum is in [0, 1) and the axis is an integer."""
         fraction(cls.__name__, "momentum", momentum)
+        if not isinstance(axis, int) or isinstance(axis, bool):
+            raise ValueError(
+                f"{cls.__name__}: `axis` is the axis of the features in one example, an integer "
+                f"such as 0 for channels first, got {axis!r}. It averages over all others."
+            )
 
     @classmethod
     def initialize(
@@ -93,6 +101,7 @@ class BatchNorm(Layer):
         use_scale: bool = True,
         use_bias: bool = True,
         axis_name: str | tuple[str, ...] = (),
+        axis: int = -1,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
     ) -> LayerParams:
@@ -100,44 +109,56 @@ class BatchNorm(Layer):
 
         Args:
             init_key: not used.
-            in_spec: of one example, `[..., features]`.
+            in_spec: of one example, `[..., features]`, or with the features along `axis`.
             momentum: the weight of the old statistics, in [0, 1).
             epsilon: added to the variance.
             use_scale: whether there is a scale.
             use_bias: whether there is a bias.
             axis_name: named axes to average over too.
+            axis: the axis of the features in one example.
             dtype: of the output.
             param_dtype: the dtype of the parameters; the statistics are float32 if it is narrower.
         """
-        if single(cls, in_spec).ndim == 0:
-            raise cls.wrong_input("[..., features]", in_spec)
+        if not _has_axis(single(cls, in_spec), axis):
+            expected = "[..., features]" if axis == -1 else f"features along axis {axis}"
+            raise cls.wrong_input(expected, in_spec)
         if not jnp.issubdtype(in_spec.dtype, jnp.floating):
             raise cls.wrong_input("floats", in_spec)
-        features = in_spec.shape[-1:], param_dtype
+        features = in_spec.shape[axis], param_dtype
         names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
         return LayerParams(
             params={
                 "scale": jnp.ones(*features) if use_scale else None,
                 "bias": jnp.zeros(*features) if use_bias else None,
             },
-            info={"momentum": momentum, "epsilon": epsilon, "axis_name": names, "dtype": dtype},
+            info={
+                "momentum": momentum,
+                "epsilon": epsilon,
+                "axis_name": names,
+                "dtype": dtype,
+                "axis": axis,
+            },
             state={"mean": wide(jnp.zeros(*features)), "variance": wide(jnp.ones(*features))},
         )
 
-    def call(self, x: Float[Array, "... features"], *, training: bool) -> Float[Array, "..."]:
+    def call(self, x: Float[Array, "..."], *, training: bool) -> Float[Array, "..."]:
         """Normalize one example by the running statistics."""
         self._check_example(x)
         if self.trains(training):
             raise EffectError(alone("BatchNorm", _live.path_of(self)))
-        return self._normalized(x)
+        axis = _from_end(self.axis, x.ndim)
+        return _moved(self._normalized(_moved(x, axis, -1)), -1, axis)
 
     def call_batched(
-        self, xs: Float[Array, "batch ... features"], *, training: bool
-    ) -> Float[Array, "batch ... features"]:
+        self, xs: Float[Array, "batch ..."], *, training: bool
+    ) -> Float[Array, "batch ..."]:
         """Normalize all examples, by their own statistics during training."""
-        self._check_example(ArraySpec(xs.shape[1:], xs.dtype))
+        one = ArraySpec(xs.shape[1:], xs.dtype)
+        self._check_example(one)
+        axis = _from_end(self.axis, one.ndim)
+        xs = _moved(xs, axis, -1)
         if not self.trains(training) or 0 in xs.shape[:-1]:
-            return self._normalized(xs)
+            return _moved(self._normalized(xs), -1, axis)
         y, mean, variance = _normalize_batch(
             xs,
             self.mean,
@@ -150,12 +171,14 @@ class BatchNorm(Layer):
             dtype=self.dtype,
         )
         self.assign(mean=mean, variance=variance)
-        return y
+        return _moved(y, -1, axis)
 
     def _check_example(self, x: Any) -> None:
-        size = self.mean.shape[0]
-        fits = jnp.ndim(x) > 0 and x.shape[-1] == size and jnp.issubdtype(x.dtype, jnp.floating)
-        self.check_input(fits, f"floats [..., {size}]", x)
+        size, one = self.mean.shape[0], ArraySpec(jnp.shape(x), x.dtype)
+        fits = _has_axis(one, self.axis) and one.shape[self.axis] == size
+        place = f"[..., {size}]" if self.axis == -1 else f"{size} features along axis {self.axis}"
+        fits = fits and jnp.issubdtype(x.dtype, jnp.floating)
+        self.check_input(fits, f"floats {place}", x)
 
     def _normalized(self, x: jax.Array) -> jax.Array:
         return _normalize(
@@ -203,6 +226,18 @@ def _scale(centered, variance, scale, bias, epsilon):
         factor = factor * wide(scale)
     y = centered * last(factor, centered)
     return y if bias is None else y + last(wide(bias), centered)
+
+
+def _has_axis(x: Any, axis: int) -> bool:
+    return -x.ndim <= axis < x.ndim
+
+
+def _from_end(axis: int, ndim: int) -> int:
+    return axis - ndim if axis >= 0 else axis
+
+
+def _moved(x: jax.Array, source: int, destination: int) -> jax.Array:
+    return x if source == destination else jnp.moveaxis(x, source, destination)
 
 
 def alone(layer: str, path: str) -> str:

@@ -1,4 +1,4 @@
-"""Layers that run a recurrent cell over a sequence."""
+"""The layer that runs a recurrent cell over a sequence."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from oryxstate import _tree
+from oryxstate._module import _live
 from oryxstate._module._fields import static
 from oryxstate._tree import ArraySpec
 from oryxstate.nn._layer import Layer, LayerParams
@@ -18,17 +20,26 @@ from oryxstate.nn._template import Template, inputs_of
 
 
 class RNN(Layer):
-    """Run a cell over the first axis of one sequence, from the zero carry, in `jax.lax.scan`.
+    """Run a cell over the first axis of one sequence, in `jax.lax.scan`.
 
-    The carry is threaded inside one call; the state of the cell is neither read nor written. A
-    step whose mask is False keeps the carry and repeats the previous output (zeros before the first
-    step), so the last output is that of the last step made, wherever the padding is. With `reverse`
-    the steps run from last to first, and each output keeps the position of its input.
+    A call starts from the zero carry, and neither reads nor writes the state of the cell; `unroll`
+    takes the initial carry and returns the final one. With `stateful`, consecutive calls are
+    consecutive chunks of one sequence: a call starts from the carry that the last call left in the
+    cell. To stream a batch, give each example its own carry: `ox.per_example(model, size)`.
+
+    `reset` marks the steps that start a new sequence, which sees nothing of the steps before it. It
+    is a keyword of the call that reaches every RNN below, so that a stack of them is reset at once.
+
+    A step whose mask is False keeps the carry and repeats the previous output (zeros before the
+    first step that a call makes in a sequence), so the last output is that of the last step made,
+    wherever the padding is. With `reverse` the steps run from last to first, and each output keeps
+    the position of its input.
 
     Attributes:
         cell: a recurrent cell.
         reverse: whether to run backward.
         return_sequence: whether to return all outputs, or only that of the step made last.
+        stateful: whether a call continues from the carry of the last call.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -38,19 +49,39 @@ class RNN(Layer):
         >>> model = ox.init(rnn)(jax.random.key(0), jnp.ones((10, 3)))
         >>> model(jnp.ones((10, 3))).shape
         (4,)
+
+        A stream of three examples in chunks of five steps; in the second chunk, the second example
+        starts a new sequence at its third step.
+
+        >>> template = nn.RNN.of(nn.GRUCell.of(8), stateful=True) >> nn.Dense.of(2)
+        >>> model = ox.init(template)(jax.random.key(0), jnp.ones((5, 3)))
+        >>> streams = ox.per_example(model, 3)
+        >>> ys, streams = streams.call_and_update(jnp.ones((3, 5, 3)))
+        >>> reset = jnp.zeros((3, 5), bool).at[1, 2].set(True)
+        >>> ys, streams = streams.call_and_update(jnp.ones((3, 5, 3)), reset=reset)
+        >>> ys.shape
+        (3, 5, 2)
     """
 
     cell: Any
     reverse: bool = static(default=False)
     return_sequence: bool = static(default=True)
+    stateful: bool = static(default=False)
 
     def _check_fields(self) -> None:
-        check_cell(type(self).__name__, self.cell)
+        self.check(self.cell, reverse=self.reverse, stateful=self.stateful)
 
     @classmethod
-    def check(cls, cell: Any, **options: Any) -> None:
-        """Check that `cell` is a recurrent cell."""
+    def check(
+        cls, cell: Any, *, reverse: bool = False, stateful: bool = False, **options: Any
+    ) -> None:
+        """Check that `cell` is a recurrent cell, and that a stateful layer runs forward."""
         check_cell(cls.__name__, cell)
+        if reverse and stateful:
+            raise ValueError(
+                f"{cls.__name__}: with `reverse` a call starts at the end of its sequence, so it "
+                "cannot continue the last call. Leave out `stateful=True`, or `reverse=True`."
+            )
 
     @classmethod
     def initialize(
@@ -61,6 +92,7 @@ class RNN(Layer):
         *,
         reverse: bool = False,
         return_sequence: bool = True,
+        stateful: bool = False,
     ) -> LayerParams:
         """Make the cell for one step of the input.
 
@@ -70,97 +102,100 @@ class RNN(Layer):
             cell: the template of a recurrent cell, or a cell.
             reverse: whether to run backward.
             return_sequence: whether to return all outputs.
+            stateful: whether a call continues from the carry of the last call.
         """
-        step = _step_spec(cls, in_spec)
+        step = step_spec(cls, in_spec)
         made, _ = build(cell, init_key, step, "cell")
-        options = {"reverse": reverse, "return_sequence": return_sequence}
+        options = {"reverse": reverse, "return_sequence": return_sequence, "stateful": stateful}
         return LayerParams(params={"cell": made}, info=options)
 
-    def call(self, x: Float[Array, "time ..."], mask: Bool[Array, " time"] | None = None) -> Any:
+    def call(
+        self,
+        x: Float[Array, "time ..."],
+        mask: Bool[Array, " time"] | None = None,
+        *,
+        reset: Bool[Array, " time"] | Bool[Array, ""] | None = None,
+    ) -> Any:
         """Return the outputs, `[time, ...]`, or the last one.
 
         Args:
+            x: a sequence, or the next chunk of one if the layer is stateful.
+            mask: True where a step is made; None means everywhere.
+            reset: as in `unroll`.
+        """
+        carry = self.cell.carry if self.stateful else None
+        carry, ys = self.unroll(carry, x, mask, reset=reset)
+        if self.stateful:
+            self.cell.assign(carry=carry)
+        return ys
+
+    def unroll(
+        self,
+        carry: Any,
+        x: Float[Array, "time ..."],
+        mask: Bool[Array, " time"] | None = None,
+        *,
+        reset: Bool[Array, " time"] | Bool[Array, ""] | None = None,
+    ) -> tuple[Any, Any]:
+        """Run the cell from an initial carry, as its `step` does for one step; no state changes.
+
+        Args:
+            carry: the initial carry, like `cell.zero_carry()`; None means that one.
             x: a sequence.
             mask: True where a step is made; None means everywhere.
+            reset: True where a step starts a new sequence, from the zero carry, whether or not the
+                mask leaves that step out; a scalar is for the first step. With `reverse`, the step
+                before it starts from the zero carry.
+
+        Returns:
+            `(final carry, outputs)`; instead of all outputs only that of the step made last without
+            `return_sequence`.
+
+        Raises:
+            ValueError: for a carry of another structure, shape or dtype.
+            InputError: for other inputs that do not fit.
+
+        Examples:
+            An encoder hands its final carry to a decoder.
+
+            >>> import jax, jax.numpy as jnp
+            >>> import oryxstate as ox
+            >>> from oryxstate import nn
+            >>> class Translator(ox.Module):
+            ...     encoder: nn.RNN
+            ...     decoder: nn.RNN
+            ...     def call(self, source, target):
+            ...         carry, _ = self.encoder.unroll(None, source)
+            ...         carry, ys = self.decoder.unroll(carry, target)
+            ...         return ys
+            >>> rnn = nn.RNN.of(nn.GRUCell.of(4))
+            >>> keys = jax.random.split(jax.random.key(0))
+            >>> model = Translator(*(rnn.init(key, jnp.ones((5, 3))) for key in keys))
+            >>> model(jnp.ones((5, 3)), jnp.ones((2, 3))).shape
+            (2, 4)
         """
         self.check_input(jnp.ndim(x) > 0, "[time, ...]", x)
         _check_mask(self, x, mask)
+        zero = self.cell.zero_carry()
+        carry = zero if carry is None else _conformed(self, carry, zero)
+        one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+        _, out_spec = jax.eval_shape(self.cell.step, carry, one)
+        silence = jax.tree.map(lambda spec: jnp.zeros(spec.shape, spec.dtype), out_spec)
 
         def advance(before: Any, inputs: Any) -> tuple[Any, Any]:
-            x, made = inputs
+            x, made, starts = inputs
             if made is not None:  # padding may be NaN, in outputs and in gradients
                 x = lax.select(made, x, jnp.zeros_like(x))
+            if starts is not None:
+                before = _select(starts, (zero, silence), before)
             after = self.cell.step(before[0], x)
             if made is not None:
-                after = jax.tree.map(lambda new, old: lax.select(made, new, old), after, before)
+                after = _select(made, after, before)
             return after, after[1] if self.return_sequence else None
 
-        first = self.cell.zero_carry()
-        step_spec = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-        _, out_spec = jax.eval_shape(self.cell.step, first, step_spec)
-        silence = jax.tree.map(lambda spec: jnp.zeros(spec.shape, spec.dtype), out_spec)
-        (_, last), ys = lax.scan(advance, (first, silence), (x, mask), reverse=self.reverse)
-        return ys if self.return_sequence else last
-
-
-class Bidirectional(Layer):
-    """Run two cells over one sequence, one forward and one backward.
-
-    The outputs are concatenated: at each time that of the forward cell, which has seen the past,
-    and that of the backward cell, which has seen the future. Source: Schuster and Paliwal,
-    Bidirectional Recurrent Neural Networks, 1997.
-
-    Attributes:
-        forward: the `RNN` of the first cell.
-        backward: the reversed `RNN` of the second cell, with its own parameters.
-
-    Examples:
-        >>> import jax, jax.numpy as jnp
-        >>> import oryxstate as ox
-        >>> from oryxstate import nn
-        >>> template = nn.Bidirectional.of(nn.GRUCell.of(8))
-        >>> template.spec(jnp.ones((10, 3)))
-        float32[10,16]
-    """
-
-    forward: Any
-    backward: Any
-
-    @classmethod
-    def check(cls, cell: Any) -> None:
-        """Check that `cell` is the template of a recurrent cell."""
-        check_cell(cls.__name__, cell)
-        if not isinstance(cell, Template):
-            raise TypeError(
-                f"Bidirectional makes two cells, but got one that is made, {type(cell).__name__}. "
-                f"Give its template, `{type(cell).__name__}.of(...)`."
-            )
-
-    @classmethod
-    def initialize(cls, init_key: Any, in_spec: Any, cell: Any) -> LayerParams:
-        """Make both cells, each with its own key.
-
-        Args:
-            init_key: a random key.
-            in_spec: `[time, ...]`, and that of the mask if there is one.
-            cell: the template of a recurrent cell.
-        """
-        _step_spec(cls, in_spec)
-        keys = jax.random.split(init_key)
-        forward, _ = build(RNN.of(cell), keys[0], in_spec, "forward")
-        backward, _ = build(RNN.of(cell, reverse=True), keys[1], in_spec, "backward")
-        return LayerParams(params={"forward": forward, "backward": backward})
-
-    def call(
-        self, x: Float[Array, "time ..."], mask: Bool[Array, " time"] | None = None
-    ) -> Float[Array, "time ..."]:
-        """Concatenate the outputs of both along the last axis.
-
-        Args:
-            x: a sequence.
-            mask: True where a step is made, as in `RNN`; None means everywhere.
-        """
-        return jnp.concatenate([self.forward(x, mask), self.backward(x, mask)], axis=-1)
+        inputs = x, mask, _starts(self, x, reset)
+        (carry, last), ys = lax.scan(advance, (carry, silence), inputs, reverse=self.reverse)
+        return carry, ys if self.return_sequence else last
 
 
 def check_cell(layer: str, cell: Any) -> None:
@@ -179,7 +214,7 @@ def check_cell(layer: str, cell: Any) -> None:
         )
 
 
-def _step_spec(cls: type[Layer], in_spec: Any) -> ArraySpec:
+def step_spec(cls: type[Layer], in_spec: Any) -> ArraySpec:
     """Return the spec of one step of the sequence."""
     sequence, *rest = inputs_of(in_spec)
     if not isinstance(sequence, ArraySpec) or sequence.ndim == 0 or len(rest) > 1:
@@ -191,3 +226,33 @@ def _check_mask(layer: Layer, x: Any, mask: Any) -> None:
     if mask is not None:
         fits = jnp.shape(mask) == x.shape[:1] and mask.dtype == jnp.bool_
         layer.check_input(fits, f"a mask bool[{x.shape[0]}]", mask)
+
+
+def _starts(layer: RNN, x: Any, reset: Any) -> Any:
+    """Return for each step whether it starts from the zero carry, in the order of the sequence."""
+    if reset is None:
+        return None
+    reset, time = jnp.asarray(reset), x.shape[0]
+    fits = reset.shape in ((), (time,)) and reset.dtype == jnp.bool_
+    layer.check_input(fits, f"a reset bool[{time}] or bool[]", reset)
+    if reset.ndim == 0:
+        reset = reset & (jnp.arange(time) == 0)
+    return jnp.append(reset[1:], False) if layer.reverse and time else reset
+
+
+def _conformed(layer: RNN, carry: Any, zero: Any) -> Any:
+    """Return an initial carry with the types of the zero carry.
+
+    Raises:
+        ValueError: for another structure, shape or dtype, with the path of the layer.
+    """
+    leaves, structure = jax.tree.flatten(zero)
+    path = _live.path_of(layer)
+    where = f"the carry of {type(layer).__name__}" + (f" at '{path}'" if path else "")
+    avals = tuple(map(jax.typeof, leaves))
+    return jax.tree.unflatten(structure, _tree.conform(carry, avals, structure, where))
+
+
+def _select(which: Any, new: Any, old: Any) -> Any:
+    """Return the arrays of `new` if a boolean is True, else those of `old`."""
+    return jax.tree.map(lambda a, b: lax.select(which, a, b), new, old)

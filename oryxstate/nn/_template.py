@@ -11,6 +11,7 @@ from oryxstate import _api, _function_runs, _functions
 from oryxstate._tree import make_array_spec
 
 if TYPE_CHECKING:
+    from oryxstate.nn._combinators import Serial
     from oryxstate.nn._layer import Layer, LayerParams
 
 P = ParamSpec("P")
@@ -95,10 +96,10 @@ class Template(Generic[L]):
             f"an input, `ox.init({self!r})(key, x)`, and put that into the field."
         )
 
-    def __rshift__(self, other: Template[Any] | Callable[..., Any]) -> Template[Any]:
+    def __rshift__(self, other: Template[Any] | Callable[..., Any]) -> Template[Serial]:
         return compose(self, other)
 
-    def __rrshift__(self, other: Callable[..., Any]) -> Template[Any]:
+    def __rrshift__(self, other: Callable[..., Any]) -> Template[Serial]:
         return compose(other, self)
 
     def __repr__(self) -> str:
@@ -153,14 +154,14 @@ def inputs_of(in_spec: Any) -> tuple:
 _serial: Any = None
 
 
-def chain_with(serial: type) -> type:
+def chain_with(serial: type[L]) -> type[L]:
     """Make this the class of `a >> b`."""
     global _serial
     _serial = serial
     return serial
 
 
-def compose(first: Any, second: Any) -> Template[Any]:
+def compose(first: Any, second: Any) -> Template[Serial]:
     """Return the template of `second` after `first`; nested chains become one flat chain."""
     parts = [
         part

@@ -6,10 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import lax
+from jaxtyping import Array, Float, Int
 
 from oryxstate import _grad
 from oryxstate._module._fields import param, state, static
+from oryxstate._module._live import snapshot
+from oryxstate._tree import named_leaves
 from oryxstate.nn._initializers import Initializer, drawn
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._linear import Dense
@@ -24,54 +27,112 @@ class EMA(Layer):
 
         average <- decay * average + (1 - decay) * parameters
 
-    at each call during training, starting from the first parameters. (`optax.ema` averages outside
-    the model; here the average is state, saved and threaded with it.) The average is kept at least
-    in float32, since in 16 bits it would stop far from the parameters; the layer is called with it
-    in their dtypes. Source: Polyak and Juditsky, Acceleration of Stochastic Approximation by
-    Averaging, 1992.
+    at each call during training, starting from the first parameters. A call sees the parameters
+    that the optimizer left, so the average is one step behind. The average is kept at least in
+    float32, since in 16 bits it would stop far from the parameters; the layer is called with it in
+    their dtypes.
+
+    If the optimizer changes the parameters only at every k-th call, since it accumulates gradients
+    (`optax.MultiSteps(optimizer, k)`) or since a step calls the model k times, give `every=k`. The
+    first of each k calls updates the average, which is then that of k times as large batches.
+
+    (`optax.ema` averages outside the model; here the average is state, saved and threaded with it.)
+    Source: Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992.
 
     Attributes:
         layer: the layer.
-        average: the average of the params that `oryxstate.partition` finds in it.
+        shadow: the averages by the path of the parameter in the layer, of at least float32.
+        count: the number of training calls since the average was updated, int32; 0 if the next one
+            updates it.
         decay: the weight of the old average.
+        every: the number of training calls for each update of the average.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> from oryxstate import nn
+        >>> x = jnp.ones(3)
+        >>> model = ox.init(nn.EMA.of(nn.Dense.of(2), decay=0.5))(jax.random.key(0), x)
+        >>> y, model = model.call_and_update(x, training=True)
+        >>> model.averaged()
+        Dense(kernel=f32[3,2], bias=f32[2])
+        >>> bool((model.averaged()(x) == model(x, training=False)).all())
+        True
     """
 
     layer: Any
-    average: Any = state()
+    shadow: dict[str, jax.Array] = state()
+    count: Int[Array, ""] = state()
     decay: float = static(default=0.999)
+    every: int = static(default=1)
 
     def _check_fields(self) -> None:
         fraction(type(self).__name__, "decay", self.decay)
+        positive(type(self).__name__, "every", self.every)
 
     @classmethod
-    def check(cls, part: Any, decay: float = 0.999) -> None:
-        """Check that the part is callable and the decay is in [0, 1)."""
+    def check(cls, part: Any, decay: float = 0.999, *, every: int = 1) -> None:
+        """Check that the part is callable, the decay in [0, 1), and `every` positive."""
         check_parts(cls.__name__, (part,))
         fraction(cls.__name__, "decay", decay)
+        positive(cls.__name__, "every", every)
 
     @classmethod
     def initialize(
-        cls, init_key: Any, in_spec: Any, part: Any, decay: float = 0.999
+        cls, init_key: Any, in_spec: Any, part: Any, decay: float = 0.999, *, every: int = 1
     ) -> LayerParams:
-        """Make the layer, and the average, which starts at its parameters."""
+        """Make the layer, and the average, which starts at its parameters.
+
+        Args:
+            init_key: a random key, for the layer.
+            in_spec: of the input of the layer.
+            part: a template, a layer or a function.
+            decay: the weight of the old average.
+            every: the number of training calls for each update of the average.
+        """
         layer, infer = build(part, init_key, in_spec, "layer")
-        average = [wide(jnp.copy(leaf)) for leaf in jax.tree.leaves(_grad.partition(layer)[0])]
-        return LayerParams({"layer": layer}, {"decay": decay}, {"average": average}, infer())
+        learned = named_leaves(_grad.partition(layer)[0])
+        shadow = {path: jnp.copy(wide(leaf)) for path, leaf in learned.items()}
+        return LayerParams(
+            {"layer": layer},
+            {"decay": decay, "every": every},
+            {"shadow": shadow, "count": jnp.array(0, jnp.int32)},
+            infer(),
+        )
 
     def call(self, *inputs: Any, training: bool) -> Any:
         """Call the layer with its current parameters during training, else with their average."""
-        params, rest = _grad.partition(jax.tree.map(lambda x: x, self.layer))
-        leaves, structure = jax.tree.flatten(params)
         if not self.trains(training):
-            pairs = zip(self.average, leaves, strict=True)
-            average = [old.astype(leaf.dtype) for old, leaf in pairs]
-            return _grad.merge(jax.tree.unflatten(structure, average), rest)(*inputs)
-        self.assign(average=[self._mixed(*pair) for pair in zip(self.average, leaves, strict=True)])
+            return self.averaged()(*inputs)
+        learned, shadow = named_leaves(_grad.partition(snapshot(self.layer))[0]), self.shadow
+        shadow = {path: self._mixed(shadow[path], leaf) for path, leaf in learned.items()}
+        self.assign(shadow=shadow, count=(self.count + 1) % self.every)
         return self.layer(*inputs)
 
+    @property
+    def average(self) -> Any:
+        """The average, of the structure of `oryxstate.partition(layer)[0]`; at least float32."""
+        return self._split()[0]
+
+    def averaged(self) -> Any:
+        """Return the layer with the average for its parameters, to evaluate or to export it.
+
+        The average is converted to the dtypes of the parameters; state is that of the layer.
+        """
+        average, params, rest = self._split()
+        average = jax.tree.map(lambda mean, leaf: mean.astype(leaf.dtype), average, params)
+        return _grad.merge(average, rest)
+
+    def _split(self) -> tuple[Any, Any, Any]:
+        """Return the average, the parameters, and the rest of the layer, all like the layer."""
+        params, rest = _grad.partition(jax.tree.map(lambda x: x, self.layer))
+        means = [self.shadow[path] for path in named_leaves(params)]
+        return jax.tree.unflatten(jax.tree.structure(params), means), params, rest
+
     def _mixed(self, old: jax.Array, new: jax.Array) -> jax.Array:
-        average = blended(wide(old), new.astype(wide(old).dtype), self.decay)
-        return jax.lax.stop_gradient(average).astype(old.dtype)
+        mixed = blended(wide(old), new.astype(wide(old).dtype), self.decay)
+        mixed = lax.stop_gradient(mixed).astype(old.dtype)
+        return mixed if self.every == 1 else lax.select(self.count == 0, mixed, old)
 
 
 class LoRA(Layer):

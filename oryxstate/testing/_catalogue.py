@@ -165,7 +165,9 @@ def _resnet(draw: Any, kind: Any) -> TemplateExample:
 
 @layers(nn.BatchNorm)
 def _batch_norm(draw: Any, kind: Any) -> TemplateExample:
-    options = chosen(draw, momentum=(0.99, 0.5), use_scale=(True, False), use_bias=(True, False))
+    options = chosen(
+        draw, momentum=(0.99, 0.5), use_scale=(True, False), use_bias=(True, False), axis=(-1, 0)
+    )
     return floats(kind.of(**options), (*draw(leads), draw(few)))
 
 

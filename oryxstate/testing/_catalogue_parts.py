@@ -22,6 +22,7 @@ from oryxstate.testing._catalogue import (
 
 _dense_templates = few.map(nn.Dense.of)
 _parts = st.lists(_dense_templates | functions, min_size=1, max_size=2)
+_directions = {"reverse": (False, True)}, {"stateful": (False, True)}
 _cells = st.sampled_from([nn.SimpleRNNCell, nn.GRUCell, nn.LSTMCell])
 
 
@@ -68,7 +69,15 @@ def _repeat(draw: Any, kind: Any) -> TemplateExample:
 @layers(nn.EMA)
 def _ema(draw: Any, kind: Any) -> TemplateExample:
     template, specs = draw(CATALOGUE[nn.Dense])
-    return TemplateExample(kind.of(template, **chosen(draw, decay=(0.999, 0.5))), specs)
+    return TemplateExample(
+        kind.of(template, **chosen(draw, decay=(0.999, 0.5), every=(1, 2))), specs
+    )
+
+
+@layers(nn.MixedPrecision)
+def _mixed_precision(draw: Any, kind: Any) -> TemplateExample:
+    template, specs = draw(CATALOGUE[nn.Dense])
+    return TemplateExample(kind.of(template, **chosen(draw, dtype=("bfloat16", "float16"))), specs)
 
 
 @layers(nn.LoRA)
@@ -86,7 +95,8 @@ def _kernel_norm(draw: Any, kind: Any) -> TemplateExample:
 
 @layers(nn.RNN)
 def _rnn(draw: Any, kind: Any) -> TemplateExample:
-    options = chosen(draw, reverse=(False, True), return_sequence=(True, False))
+    direction = chosen(draw, **draw(st.sampled_from(_directions)))
+    options = {**direction, **chosen(draw, return_sequence=(True, False))}
     return floats(kind.of(draw(_cells).of(draw(few)), **options), (draw(few), draw(few)))
 
 

@@ -35,6 +35,7 @@ CATALOGUE: dict[str, Entry] = {
     "Dropout": entry(nn.Dropout.of(0.5), (8,)),
     "BatchNorm": entry(nn.BatchNorm.of(), (3,), batched=True),
     "BatchNorm with spatial axes": entry(nn.BatchNorm.of(), (4, 4, 3), batched=True),
+    "BatchNorm, channels first": entry(nn.BatchNorm.of(axis=0), (3, 4, 4), batched=True),
     "Serial": entry(nn.Dense.of(4) >> jax.nn.tanh >> nn.Dense.of(2), (3,)),
     "FanOut": entry(nn.FanOut.of(nn.Dense.of(4), jax.nn.tanh), (3,)),
     "Parallel": entry(nn.Parallel.of(nn.Dense.of(4), jax.nn.tanh), (3,), (2,)),
@@ -54,6 +55,7 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "Shared": entry(nn.Shared.of(nn.Dense.of(3), 3), (3,)),
     "EMA": entry(nn.EMA.of(nn.Dense.of(2)), (3,)),
+    "EMA with accumulated gradients": entry(nn.EMA.of(nn.Dense.of(2), every=2), (3,)),
     "LoRA": entry(nn.LoRA.of(nn.Dense.of(4), 2), (3,)),
     "SimpleRNNCell": entry(nn.SimpleRNNCell.of(4), (3,)),
     "GRUCell": entry(nn.GRUCell.of(4), (3,)),
@@ -62,6 +64,7 @@ CATALOGUE: dict[str, Entry] = {
     "RNN reversed to one output": entry(
         nn.RNN.of(nn.LSTMCell.of(4), reverse=True, return_sequence=False), (5, 3)
     ),
+    "RNN, stateful": entry(nn.RNN.of(nn.GRUCell.of(4), stateful=True), (5, 3)),
     "Bidirectional": entry(nn.Bidirectional.of(nn.SimpleRNNCell.of(2)), (5, 3)),
     "MultiHeadAttention": entry(nn.MultiHeadAttention.of(2), (5, 8)),
     "MultiHeadAttention, causal, grouped, rotary": entry(
@@ -115,6 +118,9 @@ CATALOGUE: dict[str, Entry] = {
     "GaussianNoise": entry(nn.GaussianNoise.of(0.5), (8,)),
     "PReLU": entry(nn.PReLU.of(), (3,)),
     "PReLU for each feature": entry(nn.PReLU.of(per_feature=True), (2, 3)),
+    "MixedPrecision": entry(
+        nn.MixedPrecision.of(nn.Dense.of(4) >> nn.RMSNorm.of(), dtype="float32"), (3,)
+    ),
     "ResNetBlock": entry(nn.ResNetBlock.of(3), (6, 6, 3), batched=True),
     "ResNetBlock with strides": entry(nn.ResNetBlock.of(4, 2), (6, 6, 3), batched=True),
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,27 +146,6 @@ def test_a_layer_that_changes_the_shape_cannot_be_repeated(kind):
     text = rf"{kind.__name__} takes a layer that returns float32\[3\], as it takes, but got float"
     with pytest.raises(ValueError, match=text):
         kind.of(nn.Dense.of(2), 3).init(KEY, X)
-
-
-def test_average_of_parameters():
-    """Held in the state, updated while training, used when not."""
-    model = nn.EMA.of(nn.Dense.of(2), decay=0.75).init(KEY, X)
-    close(model(X, training=False), model.layer(X))
-    kernel = np.asarray(model.layer.kernel)
-    average = kernel
-    call = partial(ox.call_and_update, training=True)
-    for step, run in enumerate(both(call) + both(call)):
-        moved = model.layer.replace(kernel=jnp.asarray(kernel * (step + 2)))
-        y, model = run(model.replace(layer=moved), X)
-        average = 0.75 * average + 0.25 * kernel * (step + 2)
-        close(y, moved(X))
-        np.testing.assert_allclose(
-            model(X, training=False), X @ average + model.layer.bias, rtol=1e-5
-        )
-    params, rest = ox.partition(model)
-    slope = jax.grad(lambda p: ox.call(ox.merge(p, rest), X, training=True).sum())(params)
-    close(slope.layer.kernel, jnp.broadcast_to(X[:, None], (3, 2)))
-    assert slope.average == [None, None]
 
 
 def test_low_rank_adaptation():

@@ -28,8 +28,16 @@ assert_type(template, nn.Template[Scale])
 assert_type(template.init(key, x), Scale)
 assert_type(nn.Dense.of(4, use_bias=False).init(key, x).kernel, jax.Array)
 assert_type(nn.Dense.of(4).init(key, x).replace(params={}), nn.Dense)
-assert_type(template >> jax.nn.relu >> template, nn.Template[Any])
-assert_type(jax.nn.relu >> template, nn.Template[Any])
+assert_type(template >> template, nn.Template[nn.Serial])
+assert_type(template >> jax.nn.relu >> template, nn.Template[nn.Serial])
+assert_type(jax.nn.relu >> template, nn.Template[nn.Serial])
+chain = (template >> nn.Dense.of(4)).init(key, x)
+assert_type(chain, nn.Serial)
+assert_type(ox.init(template >> template)(key, x).layers, tuple[Any, ...])
+assert_type(chain[0], Any)
+assert_type(chain[1:], nn.Serial)
+assert_type(len(chain), int)
+assert_type(nn.RNN.of(nn.GRUCell.of(4)).init(key, x).unroll(None, x), tuple[Any, Any])
 
 Scale.of()  # pyright: ignore[reportCallIssue]
 Scale.of("big")  # pyright: ignore[reportArgumentType]
@@ -37,4 +45,8 @@ Scale.of(2.0, 2)  # pyright: ignore[reportCallIssue]
 nn.Dense.of(4, bias=False)  # pyright: ignore[reportCallIssue]
 nn.Dense.of(4, use_bias=0.5)  # pyright: ignore[reportArgumentType]
 nn.BatchNorm.of(momentum="most")  # pyright: ignore[reportArgumentType]
+nn.RNN.of(nn.GRUCell.of(4), stateful="yes")  # pyright: ignore[reportArgumentType]
+nn.BatchNorm.of(axis=(0, 1))  # pyright: ignore[reportArgumentType]
+template >> 3  # pyright: ignore[reportOperatorIssue, reportUnusedExpression]
+chain["dense"]  # pyright: ignore[reportCallIssue, reportArgumentType]
 template.layer = Scale  # pyright: ignore[reportAttributeAccessIssue]
