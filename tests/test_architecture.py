@@ -21,12 +21,16 @@ MODULES = {
 }
 # From the bottom; a file imports only from its own layer and those below.
 LAYERS = [
-    ("_errors", "_example_keys", "_tree", "_jax", "_stack"),
+    ("_surface", "_releases", "_signatures"),
+    ("_jax",),
+    ("_jaxprs", "_tangents", "_interception"),
+    ("_hi_primitives", "_shard_maps", "_subfuns"),
+    ("_errors", "_example_keys", "_tree", "_stack"),
     ("_effects",),
     ("_module",),
     ("_annotations", "_api", "_batched", "_function_runs"),
     ("_functions", "_containers", "_grad", "_capture", "_batch"),
-    ("nn", "checkpoint", "sharding", "summary"),
+    ("_selftest", "nn", "checkpoint", "sharding", "summary"),
     ("testing",),
 ]
 INTERNALS = ("jax.core", "jax.extend", "jax.interpreters", "jax._src")

@@ -17,8 +17,6 @@ FLAGS = [
     for flag in ("JAX_REMAT3", "JAX_CUSTOM_JVP3", "JAX_CUSTOM_VJP3")
     if flag.lower() in jax.config.values
 ]
-if jax.__version_info__ < (0, 12):  # it has no symbolic zeros where a `custom_vjp` is staged
-    FLAGS.remove("JAX_CUSTOM_VJP3")
 SETS = [*((flag,) for flag in FLAGS), tuple(FLAGS)]
 # The new checkpoint makes zeros of the symbolic zeros of `jvp`, so a `custom_jvp` function in it
 # that reads state is refused a derivative that nobody asks for.
