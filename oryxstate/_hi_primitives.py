@@ -25,8 +25,6 @@ class HiPrimitive:
         self.is_root = self._kind == "CustomRoot"
         self.has_vjp = self._kind == "CustomVJPTraced"
         self.generic_batching = getattr(prim, "generic_batching", False)
-        # Before 0.12 it refuses symbolic zeros where it is staged.
-        self.symbolic_zeros = hasattr(prim, "generic_batching")
 
     def __str__(self) -> str:
         return {"CustomJVPTraced": "custom_jvp", "CustomVJPTraced": "custom_vjp"}.get(
@@ -70,14 +68,10 @@ class HiPrimitive:
     def backward(self, residuals: Any, cotangents: Sequence) -> tuple[list, Any]:
         """Its rule for the way back: cotangents of all inputs, and logs."""
         flat = [_jax.Zero(t.aval) if _tangents.is_zero(t) else t for t in cotangents]
-        prim, logs = self._prim, None
-        bars = jax.tree.unflatten(prim.out_tree, flat)
-        if hasattr(prim, "generic_batching"):  # from 0.12
-            out, logs = prim.bwd(residuals, bars)
-        elif hasattr(prim, "vjp_bwd_retval_logs"):  # in 0.11.2
-            out, logs = prim.vjp_bwd_retval_logs(residuals, bars)
-        else:
-            out = prim.vjp_bwd_retval(residuals, bars)
+        prim = self._prim
+        if not hasattr(prim, "generic_batching"):  # `bwd` is something else
+            raise NotImplementedError("JAX_CUSTOM_VJP3=1 works with oryxstate from JAX 0.12 on")
+        out, logs = prim.bwd(residuals, jax.tree.unflatten(prim.out_tree, flat))
         found = jax.tree.leaves(out, is_leaf=_tangents.is_zero)
         missing = len(prim.in_avals_flat) - len(found)  # what it closes over comes first
         return [None] * missing + [None if _tangents.is_zero(x) else x for x in found], logs

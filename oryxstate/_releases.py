@@ -36,11 +36,9 @@ def check_before_the_import(config: Any) -> None:
             f"Run `pip install 'jax>={OLDEST}'`."
         )
     if getattr(config, "jax_scan3", False):  # it has no rule, and would lose updates
-        raise ImportError(
-            "oryxstate does not work with JAX_SCAN3=1, an implementation of `lax.scan` that JAX "
-            "has not finished. Unset it, or `jax.config.update('jax_scan3', False)` before the "
-            "import."
-        )
+        _refuse_flag("jax_scan3", "lax.scan")
+    if getattr(config, "jax_custom_vjp3", False) and jax.__version_info__ < (0, 12):
+        _refuse_flag("jax_custom_vjp3", "jax.custom_vjp", " before 0.12")  # no symbolic zeros
     if to_be_examined():
         _refuse_if(_surface.broken())
 
@@ -67,6 +65,14 @@ def check_after_the_import(examine: Callable[[], Iterable[str]]) -> None:
 
 
 PIN = f"'jax>={OLDEST},<={NEWEST}'"
+
+
+def _refuse_flag(flag: str, function: str, until: str = "") -> None:
+    raise ImportError(
+        f"oryxstate does not work with {flag.upper()}=1, an implementation of `{function}` that "
+        f"JAX has not finished{until}. Unset it, or `jax.config.update({flag!r}, False)` before "
+        "the import."
+    )
 
 
 def _refuse_if(wrong: Iterable[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -116,7 +116,7 @@ class JVPSubfuns(_Subfuns):
 class VJPSubfuns(_Subfuns):
     """A `custom_vjp` function about to be bound."""
 
-    has_vjp, generic_batching, symbolic_zeros = True, False, True
+    has_vjp, generic_batching = True, False
 
     def __str__(self) -> str:
         return "custom_vjp"
@@ -139,22 +139,10 @@ class VJPSubfuns(_Subfuns):
         return [None if _tangents.is_zero(x) else x for x in out], logs
 
 
-class _Perturbed(NamedTuple):
-    """An input of a rule that is taken to be perturbed, in the form of JAX's own."""
-
-    value: Any
-    perturbed: bool = True
-
-
 def define_vjp(function: Any, forward: Callable, backward: Callable, like: Any) -> None:
     """Give a `custom_vjp` function rules; `backward` returns cotangents and logs."""
     options = {"generic_batching": True} if like.generic_batching else {}
-    if not like.symbolic_zeros:
-        function.defvjp(
-            lambda *args: forward(*jax.tree.map(_Perturbed, args)),
-            lambda *args: backward(*args)[0],
-        )
-    elif hasattr(function, "defvjp_with_logs"):  # from 0.11.1
+    if hasattr(function, "defvjp_with_logs"):  # from 0.11.1
         function.defvjp_with_logs(forward, backward, symbolic_zeros=True, **options)
     else:
         function.defvjp(forward, lambda *args: backward(*args)[0], symbolic_zeros=True)

@@ -81,10 +81,24 @@ def test_an_older_one_is_refused(version, monkeypatch):
     )
 
 
-def test_the_unfinished_scan_is_refused():
-    _releases.check_before_the_import(jax.config)
-    with pytest.raises(ImportError, match=r"does not work with JAX_SCAN3=1.*'jax_scan3', False"):
-        _releases.check_before_the_import(types.SimpleNamespace(jax_scan3=True))
+@pytest.mark.parametrize(
+    ("flag", "version", "said"),
+    [
+        ("jax_scan3", "0.12.0.1", "`lax.scan` that JAX has not finished. Unset it"),
+        ("jax_custom_vjp3", "0.11.2", "`jax.custom_vjp` that JAX has not finished before 0.12."),
+    ],
+)
+def test_an_unfinished_implementation_is_refused(flag, version, said, monkeypatch):
+    pretend(monkeypatch, version)
+    config = types.SimpleNamespace(**{flag: True})
+    with pytest.raises(ImportError, match=rf"with {flag.upper()}=1.*'{flag}', False") as error:
+        _releases.check_before_the_import(config)
+    assert said in str(error.value)
+
+
+def test_where_it_is_finished_it_is_not(monkeypatch):
+    pretend(monkeypatch, "0.12.0")
+    _releases.check_before_the_import(types.SimpleNamespace(jax_custom_vjp3=True))
 
 
 # A future JAX that works --------------------------------------------------------------------------
