@@ -57,5 +57,5 @@ def test_with_flags(flags):
 def test_a_high_level_rule_of_an_older_form_is_not_guessed():
     """Before JAX 0.12 `bwd` took other arguments; the import refuses the flag."""
     primitive = types.SimpleNamespace(params={}, effects=frozenset(), out_tree=None)
-    with pytest.raises(NotImplementedError, match="from JAX 0.12 on"):
+    with pytest.raises(NotImplementedError, match=r"from JAX 0\.12 on"):
         HiPrimitive({"_prim": primitive}).backward(None, [])
