@@ -47,7 +47,7 @@ def pytest_collection_finish(session):
 
 
 @pytest.mark.parametrize(
-    "name", ["jax._src.traceback_util.register_exclusion", "jax.interpreters.mlir.lower_fun"]
+    "name", ["jax.extend.core.jaxpr_as_fun", "jax.interpreters.mlir.lower_fun"]
 )
 def test_of_the_surface_tests_one_fails(name, tmp_path):
     owner, _, attribute = name.rpartition(".")

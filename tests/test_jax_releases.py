@@ -85,7 +85,8 @@ def test_an_older_one_is_refused(version, monkeypatch):
     ("flag", "version", "said"),
     [
         ("jax_scan3", "0.12.0.1", "`lax.scan` that JAX has not finished. Unset it"),
-        ("jax_custom_vjp3", "0.11.2", "`jax.custom_vjp` that JAX has not finished before 0.12."),
+        ("jax_remat3", "0.11.1", "`jax.checkpoint` that JAX has not finished before 0.11.2."),
+        ("jax_custom_vjp3", "0.11.2", "`jax.custom_vjp` that JAX has not finished before 0.12.0."),
     ],
 )
 def test_an_unfinished_implementation_is_refused(flag, version, said, monkeypatch):
@@ -96,9 +97,10 @@ def test_an_unfinished_implementation_is_refused(flag, version, said, monkeypatc
     assert said in str(error.value)
 
 
-def test_where_it_is_finished_it_is_not(monkeypatch):
+def test_where_they_are_finished_they_are_not(monkeypatch):
     pretend(monkeypatch, "0.12.0")
-    _releases.check_before_the_import(types.SimpleNamespace(jax_custom_vjp3=True))
+    config = types.SimpleNamespace(jax_custom_vjp3=True, jax_remat3=True, jax_custom_jvp3=True)
+    _releases.check_before_the_import(config)
 
 
 # A future JAX that works --------------------------------------------------------------------------

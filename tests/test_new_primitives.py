@@ -15,14 +15,10 @@ import pytest
 from oryxstate._hi_primitives import HiPrimitive
 
 HERE = Path(__file__).parent
-FLAGS = [
-    flag
-    for flag in ("JAX_REMAT3", "JAX_CUSTOM_JVP3", "JAX_CUSTOM_VJP3")
-    if flag.lower() in jax.config.values
-]
-if jax.__version_info__ < (0, 12):  # refused by the import: JAX had not finished it
-    FLAGS.remove("JAX_CUSTOM_VJP3")
-SETS = [*((flag,) for flag in FLAGS), tuple(FLAGS)]
+FINISHED = {"JAX_REMAT3": (0, 11, 2), "JAX_CUSTOM_JVP3": (0, 11, 1), "JAX_CUSTOM_VJP3": (0, 12)}
+# On older releases the import refuses them, or JAX does not know them.
+FLAGS = [flag for flag, since in FINISHED.items() if jax.__version_info__ >= since]
+SETS = list(dict.fromkeys([*((flag,) for flag in FLAGS), tuple(FLAGS)]))
 # The new checkpoint makes zeros of the symbolic zeros of `jvp`, so a `custom_jvp` function in it
 # that reads state is refused a derivative that nobody asks for.
 REFUSED = {
