@@ -67,7 +67,7 @@ def row(session: nox.Session, env: dict[str, str]) -> None:
 
 # Implementations that JAX is about to change to, and the first release in which each is finished;
 # before that oryxstate refuses it, or JAX does not know it.
-FLAGS = {"JAX_REMAT3": "0.11.2", "JAX_CUSTOM_JVP3": "0.11.1", "JAX_CUSTOM_VJP3": "0.12.0"}
+FLAGS = {"JAX_REMAT3": "0.11.2", "JAX_CUSTOM_JVP3": "0.12.0", "JAX_CUSTOM_VJP3": "0.12.0"}
 
 
 def numbers(version: str) -> tuple[int, ...]:

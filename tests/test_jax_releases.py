@@ -86,6 +86,7 @@ def test_an_older_one_is_refused(version, monkeypatch):
     [
         ("jax_scan3", "0.12.0.1", "`lax.scan` that JAX has not finished. Unset it"),
         ("jax_remat3", "0.11.1", "`jax.checkpoint` that JAX has not finished before 0.11.2."),
+        ("jax_custom_jvp3", "0.11.2", "`jax.custom_jvp` that JAX has not finished before 0.12.0."),
         ("jax_custom_vjp3", "0.11.2", "`jax.custom_vjp` that JAX has not finished before 0.12.0."),
     ],
 )
