@@ -220,9 +220,18 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python="3.13")
 def peers(session: nox.Session) -> None:
-    """Other libraries: the page on state, layers, and solvers; `nox -s peers -- --write`."""
+    """Other libraries: pages, layers and solvers; `nox -s peers -- --write` for the table."""
     session.install(".[testing]", *group("peers"))
     arguments = session.posargs or ["--check"]
     session.run("python", "benchmarks/peers/table.py", *arguments, env=compiled(session))
     parity = sorted(map(str, Path("tests/nn").glob("parity_*.py")))
-    session.run("pytest", *parity, "tests/peers_solvers.py", env=compiled(session))
+    others = ["tests/peers_solvers.py", "tests/peers_pages.py"]
+    session.run("pytest", *parity, *others, env=compiled(session))
+
+
+@nox.session(python="3.11")
+def oryx(session: nox.Session) -> None:
+    """The page for those who move from Oryx: its blocks with Oryx, on the last JAX that has it."""
+    session.install(*group("oryx"))
+    # Without the settings of the tests, which import this library.
+    session.run("pytest", "--noconftest", "-W", "ignore", "tests/oryx_page.py")

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from oryxstate._module import _pytree
+from oryxstate._select._selection import names_kind, params, selection
 
 M = TypeVar("M")
 P = ParamSpec("P")
@@ -18,7 +19,7 @@ Loss = TypeVar("Loss")
 Aux = TypeVar("Aux")
 
 
-def partition(model: M) -> tuple[M, M]:
+def partition(model: M, wrt: Any = None) -> tuple[M, M]:
     """Split a model into what is learned and everything else.
 
     Learned are the floating-point arrays in `ox.param()` fields, in fields without a specifier, and
@@ -26,9 +27,14 @@ def partition(model: M) -> tuple[M, M]:
 
     Args:
         model: a pytree that holds modules.
+        wrt: learn only what this selects: a selection of `oryxstate.select`, a path or a class.
+            State is learned only if the selection names a kind, such as `select.state`.
 
     Returns:
         `(params, rest)`, both of the structure of `model`, with None for the leaves of the other.
+
+    Raises:
+        ValueError: if `wrt` selects nothing that can be learned.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -41,13 +47,36 @@ def partition(model: M) -> tuple[M, M]:
         (Scale(scale=f32[2], count=None), Scale(scale=None, count=i32[]))
         >>> ox.merge(params, rest)
         Scale(scale=f32[2], count=i32[])
+
+        The encoder is frozen, here and in `ox.grad(loss, wrt=...)`:
+
+        >>> model = {"encoder": jnp.ones(2), "head": jnp.ones(2)}
+        >>> ox.partition(model, ~ox.select.path("encoder"))[0]
+        {'encoder': None, 'head': Array([1., 1.], dtype=float32)}
     """
-    return eqx.partition(model, _learned(model))
+    return eqx.partition(model, _learned(model) if wrt is None else _learned_of(model, wrt))
 
 
 def merge(params: M, rest: M) -> M:
     """The model that `partition` split."""
     return eqx.combine(params, rest)
+
+
+def _learned_of(model: Any, wrt: Any) -> Any:
+    """A pytree like `model` of booleans: what can be learned of a selection."""
+    selected = selection(wrt)
+    if not names_kind(selected):
+        selected = params & selected
+    mask = selected.mask(model)
+    learned = jax.tree.map(lambda wanted, x: wanted and _is_inexact(x), mask, model)
+    if not any(jax.tree.leaves(learned)):
+        paths = selected.paths(model)
+        shown = ", ".join(paths[:3]) + (", ..." if paths[3:] else "")
+        raise ValueError(
+            f"`wrt` selects nothing that can be learned: {wrt!r} selects only {shown}, and "
+            "integers, booleans and random keys have no gradient."
+        )
+    return learned
 
 
 def _learned(model: Any) -> Any:
@@ -77,24 +106,29 @@ def _is_inexact(leaf: Any) -> bool:
 
 @overload
 def value_and_grad(
-    function: Callable[Concatenate[M, P], Loss], *, has_aux: Literal[False] = False
+    function: Callable[Concatenate[M, P], Loss], *, wrt: Any = None, has_aux: Literal[False] = False
 ) -> Callable[Concatenate[M, P], tuple[Loss, M]]: ...
 @overload
 def value_and_grad(
-    function: Callable[Concatenate[M, P], tuple[Loss, Aux]], *, has_aux: Literal[True]
+    function: Callable[Concatenate[M, P], tuple[Loss, Aux]],
+    *,
+    wrt: Any = None,
+    has_aux: Literal[True],
 ) -> Callable[Concatenate[M, P], tuple[tuple[Loss, Aux], M]]: ...
 @overload
 def value_and_grad(
-    function: Callable[..., Any], *, has_aux: bool = False
+    function: Callable[..., Any], *, wrt: Any = None, has_aux: bool = False
 ) -> Callable[..., tuple[Any, Any]]: ...
 def value_and_grad(
-    function: Callable[..., Any], *, has_aux: bool = False
+    function: Callable[..., Any], *, wrt: Any = None, has_aux: bool = False
 ) -> Callable[..., tuple[Any, Any]]:
     """Differentiate a loss with respect to what is learned in its first argument.
 
     Args:
         function: `(model, *args, **kwargs) -> loss`, or `(loss, aux)` with `has_aux`. The loss is a
             real scalar; the updated model is usually the `aux`.
+        wrt: which of it, as for `partition`; all of it unless given. What is left out is a
+            constant: it costs no backward pass, and its gradient is None.
         has_aux: whether the function returns a pair.
 
     Returns:
@@ -120,27 +154,34 @@ def value_and_grad(
 
     @functools.wraps(function)
     def run(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        params, rest = partition(model)
+        learned, rest = partition(model, wrt)
 
-        def of_params(params: Any) -> Any:
-            return function(merge(params, rest), *args, **kwargs)
+        def of_learned(learned: Any) -> Any:
+            return function(merge(learned, rest), *args, **kwargs)
 
-        return jax.value_and_grad(of_params, has_aux=has_aux)(params)
+        return jax.value_and_grad(of_learned, has_aux=has_aux)(learned)
 
     return run
 
 
 @overload
 def grad(
-    function: Callable[Concatenate[M, P], Any], *, has_aux: Literal[False] = False
+    function: Callable[Concatenate[M, P], Any], *, wrt: Any = None, has_aux: Literal[False] = False
 ) -> Callable[Concatenate[M, P], M]: ...
 @overload
 def grad(
-    function: Callable[Concatenate[M, P], tuple[Any, Aux]], *, has_aux: Literal[True]
+    function: Callable[Concatenate[M, P], tuple[Any, Aux]],
+    *,
+    wrt: Any = None,
+    has_aux: Literal[True],
 ) -> Callable[Concatenate[M, P], tuple[M, Aux]]: ...
 @overload
-def grad(function: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]: ...
-def grad(function: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
+def grad(
+    function: Callable[..., Any], *, wrt: Any = None, has_aux: bool = False
+) -> Callable[..., Any]: ...
+def grad(
+    function: Callable[..., Any], *, wrt: Any = None, has_aux: bool = False
+) -> Callable[..., Any]:
     """The gradient alone: as `value_and_grad` without the loss.
 
     Returns:
@@ -149,7 +190,7 @@ def grad(function: Callable[..., Any], *, has_aux: bool = False) -> Callable[...
 
     @functools.wraps(function)
     def run(model: Any, *args: Any, **kwargs: Any) -> Any:
-        value, gradient = value_and_grad(function, has_aux=has_aux)(model, *args, **kwargs)
+        value, gradient = value_and_grad(function, wrt=wrt, has_aux=has_aux)(model, *args, **kwargs)
         return (gradient, value[1]) if has_aux else gradient
 
     return run

@@ -165,6 +165,11 @@ def differentiates(trace: Trace) -> bool:
     return isinstance(trace, (JVPTrace, LinearizeTrace))
 
 
+def axis_size(trace: Any) -> int:
+    """How many examples a `vmap` maps."""
+    return trace.axis_data.size
+
+
 def split(trace: Any, value: Any) -> tuple[Any, Any] | None:
     """`(primal, tangent)` or `(values, axis)` of a tracer of this transformation, else None."""
     if not isinstance(value, Tracer) or getattr(value._trace, "tag", None) is not trace.tag:

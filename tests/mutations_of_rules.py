@@ -21,7 +21,59 @@ def _loses(file: str, row: str, call: str) -> Mutation:
     return Mutation(f"{file} loses the update", f"rules/{file}.py", call, new, (TABLE, "-k", row))
 
 
+CAPTURE = "tests/test_capture.py"
+
 MUTATIONS = [
+    # What is sown.
+    Mutation(
+        "what a branch sows is always taken",
+        "_sown.py",
+        "leaves = absent(*slot.kind) if at is None else",
+        "leaves = taken(tuple(map(_zeros, slot.kind[0])), slot.kind) if at is None else",
+        (CAPTURE, "-k", "maybe or may_not"),
+    ),
+    Mutation(
+        "branches that sow alike do not share",
+        "_sown.py",
+        "key = name, i, tuple(_frames.types_of(kind[0])), kind[1]",
+        "key = b, name, i",
+        (CAPTURE, "-k", "same"),
+    ),
+    Mutation(
+        "a vmap adds no axis for what is the same for all examples",
+        "_sown.py",
+        "return jnp.broadcast_to(x, (size, *jnp.shape(x)))",
+        "return x",
+        ("tests/test_intercept.py", "-k", "two_maps", CAPTURE),
+    ),
+    Mutation(
+        "a backward pass sows for nobody",
+        "rules/custom_derivatives.py",
+        "with _frames.replay(held, roots, collecting=False):\n            by_rule",
+        "with _frames.replay(held, roots):\n            by_rule",
+        (CAPTURE, "-k", "backward"),
+    ),
+    Mutation(
+        "what a predicate sows is dropped",
+        "rules/while_loop.py",
+        "for name in _sown.forms(cond_jaxpr):",
+        "for name in ():",
+        (CAPTURE, "-k", "predicate"),
+    ),
+    Mutation(
+        "a loop that does not run has sown",
+        "_sown.py",
+        "return leaves if form.is_maybe else (*leaves, jnp.asarray(False))",
+        "return leaves if form.is_maybe else (*leaves, jnp.asarray(True))",
+        (CAPTURE, "-k", "may_not"),
+    ),
+    Mutation(
+        "each device's value is that of the first",
+        "rules/shard_map.py",
+        "known = staged.manual_axes if varying is None else varying & staged.manual_axes",
+        "known = ()",
+        (CAPTURE, "-k", "device"),
+    ),
     # Each rule loses what was written.
     _loses("jit", "jit", "return run(variables.read, variables.written, *args)"),
     _loses("remat", "checkpoint", "return run(variables.read, variables.written, *args)"),
@@ -49,22 +101,22 @@ MUTATIONS = [
     Mutation(
         "scan loses the update",
         "rules/scan.py",
-        "{**written, **stacks}\n\n",
-        "{**variables.written, **stacks}\n\n",
+        "{**written, **stacked}\n\n",
+        "{**stacked, **variables.written}\n\n",
         (TABLE, "-k", "scan"),
     ),
     Mutation(
         "scan loses the update of a stack",
         "rules/scan.py",
-        "{**written, **stacks}\n\n",
-        "{**written, **variables.stacks_written}\n\n",
+        "{**written, **stacked}\n\n",
+        "{**written, **stacked, **variables.stacks_written}\n\n",
         (STACKS,),
     ),
     Mutation(
         "while_loop loses the update",
         "rules/while_loop.py",
-        "return carry[-1], carry[1]",
-        "return carry[-1], variables.written",
+        "return carry[-1], {**carry[1], **carry[-2]}",
+        "return carry[-1], {**variables.written, **carry[-2]}",
         (TABLE, "-k", "while"),
     ),
     # Calls.
@@ -135,22 +187,22 @@ MUTATIONS = [
     Mutation(
         "scan hands on the old state",
         "rules/scan.py",
-        "        written, slices = (",
-        "        _, slices = (",
+        "        written = {name: new[name] for name in written}\n",
+        "",
         (TABLE, "-k", "scan"),
     ),
     Mutation(
         "scan collects the old slices of a stack",
         "rules/scan.py",
-        "(out[num_carry:], slices)",
-        "(out[num_carry:], slices_written)",
+        "(out[num_carry:], stacked)",
+        "(out[num_carry:], {**stacked, **slices_written})",
         (STACKS, "-k", "stacked"),
     ),
     Mutation(
         "while hands on the old state",
         "rules/while_loop.py",
-        "carried, written = run(",
-        "carried, _ = run(",
+        "        written = {name: new.pop(name) for name in written}\n",
+        "",
         (TABLE, "-k", "while"),
     ),
     Mutation(
@@ -170,8 +222,8 @@ MUTATIONS = [
     Mutation(
         "branches are swapped",
         "rules/cond.py",
-        "pure(branch) for branch in branches]",
-        "pure(branch) for branch in branches[::-1]]",
+        "for i, branch in enumerate(branches)]",
+        "for i, branch in enumerate(branches[::-1])]",
         (TABLE, "-k", "cond"),
     ),
     Mutation(
@@ -199,7 +251,7 @@ MUTATIONS = [
     Mutation(
         "the backward rule of a custom_vjp finds no state",
         "rules/custom_derivatives.py",
-        "        with _frames.replay(held, roots):\n            by_rule, logs",
+        "        with _frames.replay(held, roots, collecting=False):\n            by_rule, logs",
         "        if True:\n            by_rule, logs",
         (RULES, "-k", "backward"),
     ),

@@ -27,10 +27,12 @@ LAYERS = [
     ("_hi_primitives", "_shard_maps", "_subfuns"),
     ("_errors", "_example_keys", "_tree", "_stack"),
     ("_effects",),
-    ("_module",),
+    ("_module", "_select"),
+    ("select",),
     ("_annotations", "_api", "_batched", "_function_runs"),
-    ("_functions", "_containers", "_grad", "_capture", "_batch"),
-    ("_selftest", "nn", "checkpoint", "sharding", "summary"),
+    ("_functions", "_containers", "_grad", "_batch"),
+    ("_capture",),
+    ("nn", "checkpoint", "sharding", "_look"),
     ("testing",),
 ]
 INTERNALS = ("jax.core", "jax.extend", "jax.interpreters", "jax._src")
@@ -44,7 +46,6 @@ ALONE = (
     "_functions",
     "_containers",
     "_grad",
-    "_capture",
     "checkpoint",
     "sharding",
 )

@@ -1,6 +1,7 @@
 """Does the documentation tell the truth? Every Python block of a page runs, one after the other.
 
-What a block prints stands below it in a `text` block, and is compared.
+What a block prints stands below it in a `text` block, and is compared. A `py` block needs another
+library; `peers_pages.py` runs it.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import jax
 import pytest
 
 ROOT = Path(__file__).parents[1]
+LANGUAGES = {"python", "py", "text", "sh", "yaml"}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -34,6 +36,17 @@ def blocks(page: Path) -> list[Block]:
     ]
 
 
+def check(page: Path, namespace: dict, languages: frozenset[str] = frozenset({"python"})) -> None:
+    """Run the blocks of a page, and compare what they print."""
+    listed = blocks(page)
+    # As a reader has it: without the strictness of the other tests.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        for block, following in itertools.zip_longest(listed, listed[1:]):
+            if block.language in languages:
+                shown = following.text if following and following.language == "text" else ""
+                assert run(block, page, namespace) == shown, f"{page.name}, line {block.line}"
+
+
 def run(block: Block, page: Path, namespace: dict) -> str:
     """What the block prints. Its lines keep their numbers: a traceback points at the page."""
     code = compile("\n" * block.line + block.text, str(page), "exec")
@@ -47,18 +60,12 @@ def test_the_code_of_a_page_runs_and_prints_what_it_shows(page, tmp_path, monkey
     monkeypatch.chdir(tmp_path)  # for pages that write files
     module = types.ModuleType("page_of_the_documentation")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # where pickle finds its classes
-    listed = blocks(page)
-    # As a reader has it: without the strictness of the other tests.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        for block, following in itertools.zip_longest(listed, listed[1:]):
-            if block.language == "python":
-                shown = following.text if following and following.language == "text" else ""
-                assert run(block, page, vars(module)) == shown, f"{page.name}, line {block.line}"
+    check(page, vars(module))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_has_a_language_that_is_known(page):
-    assert {block.language for block in blocks(page)} <= {"python", "text", "sh", "yaml"}
+    assert {block.language for block in blocks(page)} <= LANGUAGES
     assert page.read_text().count("```") == 2 * len(blocks(page))
 
 

@@ -13,9 +13,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from oryxstate import _interception, _jax, _jaxprs
-from oryxstate._effects._names import FUNCTION, Name
+from oryxstate import _jax
+from oryxstate._effects._names import FUNCTION, SOWN, Name
 from oryxstate._errors import EffectError
 
 Leaves = tuple[Any, ...]
@@ -57,7 +58,8 @@ class Frame:
 
     Attributes:
         trace: where the variables live; None once the call has ended.
-        level: how many root calls were open around it; -1 for a replay.
+        level: how many root calls were open around it; -1 for a replay; `SOWN` or less for a
+            capture.
         identity: a number that no other frame has; that of a function is the same at each call,
             since JAX may have cached programs inside the function.
         variables: the variables by name.
@@ -65,10 +67,12 @@ class Frame:
         awaited: for a replay, the variables that are declared in it.
         declared: the types of the variables, of those too that have no value here yet.
         model: what is called.
+        inside: where in an outer root call it stands, for what reports paths.
         paths: where the modules in it stand that are not live, by `id`.
         modules: for a function, whatever holds the modules among its variables.
         stands_for: for a replay, the frames whose variables it holds.
         handed_out: the paths of modules that were flattened, and may come back as values.
+        sown: for a capture or a replay, what was sown, by name.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -90,10 +94,12 @@ class Frame:
         self.awaited: Collection[Name] = ()
         self.declared: dict[Name, Declared] = {}
         self.model: Any = None
+        self.inside = ""
         self.paths: dict[int, str] = {}
         self.modules: Any = None
         self.stands_for: tuple[Frame, ...] = ()
         self.handed_out: set[str] = set()
+        self.sown: dict[Name, list[tuple[Leaves, Any]]] | None = None
 
     @property
     def ended(self) -> bool:
@@ -108,6 +114,9 @@ class Frame:
 
     def awaits(self, name: Name) -> bool:
         """Tell whether this variable is still to be declared here."""
+        if name.level == self.level <= SOWN and name not in self.variables:
+            self.add(name, (np.int32(0),))  # what a capture counts; JAX may have traced that before
+            return True
         if not self.declaring or name in self.variables:
             return False
         return name.level in (FUNCTION, self.level) or name in self.awaited
@@ -135,6 +144,7 @@ class Frame:
             self.modules.close()
         for variable in self.variables.values():
             variable.leaves = variable.first = ()
+        self.sown = None
 
 
 _identities = itertools.count(1)
@@ -180,11 +190,16 @@ _stack = _Stack()
 
 def level() -> int:
     """Return the level of the next root call: above all that are open, or that replays hold."""
-    return 1 + max((root.level for root in _roots()), default=-1)
+    return 1 + max((-1, *(root.level for root in _roots())))
+
+
+def within_call() -> bool:
+    """Tell whether a root call is open in this thread, or code of one runs again."""
+    return level() > 0
 
 
 def active() -> bool:
-    """Tell whether any frame is open in this thread, be it that of a replay."""
+    """Tell whether any frame is open in this thread, be it that of a replay or a capture."""
     return bool(_stack.frames)
 
 
@@ -221,6 +236,14 @@ def find(trace: _jax.Trace, name: Name) -> Frame | None:
                 return frame
             if name.level == FUNCTION and frame.declaring is not None:
                 return frame
+    return None
+
+
+def collector(trace: _jax.Trace, name: Name) -> Frame | None:
+    """Find the frame that collects what is sown under `name` at `trace`."""
+    for frame in reversed(_stack.frames):
+        if frame.trace is trace and frame.sown is not None and frame.level in (-1, name.level):
+            return frame
     return None
 
 
@@ -262,8 +285,29 @@ def opened(trace: _jax.Trace, declaring: bool | None = None) -> Iterator[Frame]:
 
 
 @contextlib.contextmanager
+def capturing() -> Iterator[Frame]:
+    """Open a frame that collects what is sown for it."""
+    frame = Frame(_jax.current_trace(), SOWN - len(captures()))
+    frame.sown = {}
+    with _with_stack((*_stack.frames, frame)):
+        try:
+            yield frame
+        finally:
+            frame.close()
+
+
+def captures() -> list[Frame]:
+    """Find the frames of the captures that are open in this thread, outermost first."""
+    return [frame for frame in _stack.frames if frame.level <= SOWN]
+
+
+@contextlib.contextmanager
 def replay(
-    values: Mapping[Name, Leaves], roots: tuple[Frame, ...] = (), *, declared: Sequence[Name] = ()
+    values: Mapping[Name, Leaves],
+    roots: tuple[Frame, ...] = (),
+    *,
+    declared: Sequence[Name] = (),
+    collecting: bool = True,
 ) -> Iterator[Frame]:
     """Hold these variables under the current trace, while code that uses them runs again.
 
@@ -271,8 +315,10 @@ def replay(
         values: the variables.
         roots: the frames that they are from, where the code is Python that may hold live modules.
         declared: the variables of a function that are declared in it.
+        collecting: whether what is sown meanwhile is collected here.
     """
     frame = Frame(_jax.current_trace(), declaring=True if declared else None)
+    frame.sown = {} if collecting else None
     frame.stands_for, frame.awaited = roots, declared
     function = innermost_function() if declared else None
     if function is not None:

@@ -7,8 +7,8 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from oryxstate import _jax, _jaxprs
-from oryxstate._effects import _frames, _primitives
+from oryxstate import _jax
+from oryxstate._effects import _frames, _primitives, _sown
 from oryxstate._effects._names import FUNCTION, Name, touches_state
 from oryxstate._effects._trace import refuse_state_inside
 from oryxstate._errors import EffectError
@@ -87,7 +87,9 @@ def _find_uses(jaxpr: Any) -> dict[Name, Use]:
             use = _use(eqn, eqn.invars, position, False)
         elif eqn.primitive is _primitives.assign_p:
             use = _use(eqn, eqn.params["shape"].split(eqn.invars)[1], position, True)
-        elif _jaxprs.only_places(eqn):  # JAX may say again on which devices an input is
+        elif eqn.primitive is _sown.sow_p:
+            continue
+        elif _jax.only_places(eqn):  # JAX may say again on which devices an input is
             if eqn.invars[0] in position:
                 position[eqn.outvars[0]] = position[eqn.invars[0]]
             continue
@@ -223,6 +225,8 @@ class ThreadedVariables:
         stacks_read: those of a stack of modules that are only read, with their stacked values.
         stacks_written: those of a stack that are written.
         declared: those of a function being initialized that are declared inside.
+        sown: the forms of what is sown, in order by name; a rule changes them as it does the
+            values.
     """
 
     def __init__(self, computations: Iterable[tuple[Any, Sequence]]):
@@ -233,8 +237,11 @@ class ThreadedVariables:
         self.written: Values = {}
         self.stacks_read: Values = {}
         self.stacks_written: Values = {}
+        self.sown: dict[Name, list[_sown.Form]] = {}
         stacks: set[Name] = set()
         for jaxpr, args in computations:
+            for name, kinds in _sown.forms(jaxpr).items():
+                self.sown[name] = [form for _, form in kinds]
             for name, use in uses(jaxpr).items():
                 self._uses[name] = _merge(self._uses.get(name, use), use)
                 refs, is_stack = _carried(name, use, args)
@@ -265,6 +272,9 @@ class ThreadedVariables:
                 _primitives.write(name, last)
         for name in (*self.written, *self.stacks_written):
             _primitives.write(name, new[name], self._refs[name], self._uses[name].reduce)
+        for name, kinds in self.sown.items():
+            for leaves, form in zip(new[name], kinds, strict=True):
+                _sown.sow(name, leaves, form)
 
     def refuse_declarations(self, primitive: str) -> None:
         """Raise if variables are declared inside, where they cannot be."""
@@ -298,7 +308,7 @@ def partial_error(name: Name, part: Part) -> EffectError:
 
 
 def pure(jaxpr: Any, declared: Sequence[Name] = ()) -> Callable[..., tuple[list, Values]]:
-    """Return `f(read, written, *args) -> (outputs, new values of written and declared)`.
+    """Return `f(read, written, *args) -> (outputs, new values of written and declared, and sown)`.
 
     The same function each time for one jaxpr, so that JAX's caches work as they would without us.
     It holds the jaxpr weakly, whose holder is whoever binds it.
@@ -320,6 +330,7 @@ def _make_pure(get_jaxpr: Callable[[], Any], declared: Sequence[Name]) -> Callab
             for name in declared:
                 variable = frame.variables[name]
                 new[name] = variable.first, variable.leaves
+            new.update({name: _sown.values(frame, name) for name in _sown.forms(get_jaxpr())})
             return out, new
 
     return run

@@ -16,7 +16,8 @@ class Name(NamedTuple):
 
     Attributes:
         level: how many root calls were open around its own (0 is the outermost); `FUNCTION` for a
-            variable of a function, which belongs to whatever function runs innermost.
+            variable of a function, which belongs to whatever function runs innermost; `SOWN` or
+            less for a value that a capture collects.
         path: where the module stands in the root, such as `encoder.layers[3].norm`.
         field: the field of the module, or the name of the variable.
     """
@@ -30,6 +31,9 @@ class Name(NamedTuple):
 
 
 FUNCTION = -1
+
+SOWN = -2
+"""The level of what the outermost capture collects; one lower for each capture inside."""
 
 KEY_AXIS = "oryxstate: init_key"
 """The `vmap` axis of what depends on the `init_key` of a function that is called."""

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import equinox as eqx
 import jax
 
 from oryxstate._errors import EffectError
@@ -18,10 +17,12 @@ from oryxstate._module import (
     _hook,
     _live,
     _pytree,
+    _shown,
     _static,
 )
 from oryxstate._module._fields import Layout, static
 from oryxstate._module._pytree import AUX, PLACE, REPLACED, ROOT
+from oryxstate._select._changes import At
 
 
 class Module(metaclass=_construct.ModuleMeta):
@@ -123,7 +124,10 @@ class Module(metaclass=_construct.ModuleMeta):
     def __repr__(self) -> str:
         if _live.is_live(self) and self.__dict__[PLACE].ended:  # as a debugger asks
             return f"<{type(self).__name__} of a root call that has ended>"
-        return eqx.tree_pformat(_pytree.value_of(self))
+        return _shown.text(_pytree.value_of(self))
+
+    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
+        return _shown.draw(_pytree.value_of(self), path, subtree_renderer)
 
     # A container of variables -----------------------------------------------------------------
 
@@ -209,6 +213,25 @@ class Module(metaclass=_construct.ModuleMeta):
             if replaced:
                 vars(new)[REPLACED] = replaced
         return new
+
+    @property
+    def at(self) -> At[Self]:
+        """Parts of this module, to be read and changed: `model.at[selection].set(value)`.
+
+        The selection is one that `oryxstate.select` makes, or a path or a class. `get`, `count` and
+        `paths` tell what is selected; `set`, `apply`, `cast` and `take` return a changed copy.
+
+        Examples:
+            >>> import jax, jax.numpy as jnp
+            >>> import oryxstate as ox
+            >>> from oryxstate import nn
+            >>> model = ox.init(nn.Dense.of(2))(jax.random.key(0), jnp.ones(3))
+            >>> model.at["bias"].set(1.0).bias
+            Array([1., 1.], dtype=float32)
+            >>> model.at["**"].cast(jnp.bfloat16)
+            Dense(kernel=bf16[3,2], bias=bf16[2])
+        """
+        return At(self)
 
     # A function of state ----------------------------------------------------------------------
 

@@ -35,11 +35,14 @@ def root(
         taken: the keywords that are for the function.
         path: where the tree stands in the model, for messages.
     """
-    if _frames.active():  # parts of it may be live in another root call: take their values
+    inside = ""
+    if _frames.within_call():  # parts of it may be live in another root call: take their values
+        inside = _live.full_path(tree) if _pytree.is_module(tree) else ""
         leaves, treedef = jax.tree.flatten(tree)
         tree = jax.tree.unflatten(treedef, leaves)
     own, threaded = _split(taken, tree, kwargs) if kwargs else ({}, {})
     with _trace.open_frame() as frame:
+        frame.inside = inside
         keywords = _keywords.hold(threaded, frame)
         frame.model = live = _live.enter(tree, frame, path, keywords)
         outermost = frame.level == 0 and not _jax.evaluates(frame.trace)
@@ -77,7 +80,7 @@ def with_keywords(
     live = _live.with_keywords(module, keywords)
     if not values:
         return run(live, *args, **own)
-    with _frames.replay(values):
+    with _frames.replay(values, collecting=False):
         return run(live, *args, **own)
 
 
@@ -173,11 +176,22 @@ def _follow(rule: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> t
         complete = _keywords.completed(live, _takes.taken_by(rule), args, kwargs)
         before = _pytree.value_of(live) if _pytree.PLACE in live.__dict__ else live
         with _live.scope(live):
-            out, new = _hook.run(rule, before, *args, **complete)
+            out, new = _run_rule(rule, before, live, args, complete)
         return out, before, _same_type(new, before, type(live).__name__)
     except Exception as error:
         locate(error, live, rule, args)
         raise
+
+
+def _run_rule(rule: Callable[..., Any], before: Any, live: Any, args: tuple, kwargs: dict) -> Any:
+    new: Any = None
+
+    def run(_: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal new
+        out, new = _hook.run(rule, before, *args, **kwargs)
+        return out
+
+    return _hook.around(run, live, *args, **kwargs), new
 
 
 def _same_type(new: Any, old: Any, kind: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from oryxstate._effects import _frames, _primitives
@@ -83,11 +84,12 @@ def _derived_from_call(written: Callable[..., Any]) -> tuple[Callable[..., Any],
     @functools.wraps(written)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         live = _live.resolve(self)
-        if live is None and not (_frames.active() or _live.is_stray(self)):
+        if live is None and not (_frames.within_call() or _live.is_stray(self)):
             return call_and_update(self, *args, **kwargs)[0]
         if kwargs:
-            return _call.with_keywords(run, taken, self if live is None else live, args, kwargs)
-        return run(self if live is None else live, *args)
+            module = self if live is None else live
+            return _call.with_keywords(partial(_hook.around, run), taken, module, args, kwargs)
+        return _hook.around(run, self if live is None else live, *args)
 
     def run(module: Any, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -102,7 +104,7 @@ def _derived_from_call(written: Callable[..., Any]) -> tuple[Callable[..., Any],
 
     def call_and_update(self: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """The output, and this module with the state that the call left."""
-        return _call.root(run, self, args, kwargs, taken=taken)
+        return _call.root(partial(_hook.around, run), self, args, kwargs, taken=taken)
 
     return call, call_and_update
 
@@ -121,7 +123,7 @@ def _derived_from_rule(written: Callable[..., Any]) -> tuple[Callable[..., Any],
             if kwargs:
                 return _call.with_keywords(compose, taken, live, args, kwargs)
             return compose(live, *args)
-        if (_frames.active() or _live.is_stray(self)) and _pytree.has_state(self):
+        if (_frames.within_call() or _live.is_stray(self)) and _pytree.has_state(self):
             raise EffectError(not_in_root(self, self.__layout__.state))
         return _call.root_of_rule(written, self, args, kwargs, _live.known_path(self))[0]
 
@@ -139,7 +141,7 @@ def not_in_root(module: Any, fields: Iterable[str]) -> str:
         name = Name(scope.level, scope.path, fields[0] if fields else kind)
         return _primitives.ENDED.format(name=name)
     names = ", ".join(f"`{name}`" for name in fields)
-    if _frames.active():
+    if _frames.within_call():
         return (
             f"{kind} writes {names}, but it is not part of the model that is being called, so the "
             "update would be lost. Make it a field of the model, or call it explicitly, "

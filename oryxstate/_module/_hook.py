@@ -1,8 +1,9 @@
 """The hooks through which packages above this one take part in calls.
 
-One is for whoever observes modules: `made` and `run`. At first nobody does. A call then costs one
-look-up of an attribute more, and no Python frame: `operator.call` is written in C. The other,
-`run_batched`, is for layers that define `call_batched`.
+Two are for whoever checks modules: `made` and `run`; `around` is for whoever captures what they
+return. At first nobody does. A call then costs two look-ups of an attribute more, and no Python
+frame: `operator.call` is written in C. The last, `run_batched`, is for layers that define
+`call_batched`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ of)` with a copy of the module `of` in which the fields `changed` are new."""
 run: Callable[..., Any] = operator.call
 """Runs the code of an author: `run(written, module, *args, **kwargs)`."""
 
+around: Callable[..., Any] = operator.call
+"""Runs a call of a module: `around(run, module, *args, **kwargs)`."""
+
 run_batched: Callable[..., Any]
 """Calls a live layer that defines `call_batched`: `run_batched(written, layer, args, kwargs)`."""
 
@@ -28,6 +32,12 @@ def observe(
     """Set `made` and `run`, for all threads; without arguments nobody observes any more."""
     global made, run
     made, run = on_made, on_run
+
+
+def surround(by: Callable[..., Any] = operator.call) -> None:
+    """Set `around`, for all threads; without an argument nobody captures any more."""
+    global around
+    around = by
 
 
 def runs_batched(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -127,12 +127,13 @@ class Place:
 def enter(tree: Any, frame: _frames.Frame, path: str = "", keywords: Any = _keywords.NONE) -> Any:
     """Return the live form of a model at `path`, its variables added to a frame."""
     add = functools.partial(_declare, frame) if frame.declaring else frame.add
+    all_live = bool(_frames.captures())  # what is captured knows its path wherever it goes
 
     def live(module: Any, path: str) -> Any:
         path = path.removeprefix(".")
         children = _pytree.map_children(live, module, path)
         states = module.__layout__.state
-        if not (states or children or module.__keywords__ or module.call_batched):
+        if not (states or children or module.__keywords__ or module.call_batched or all_live):
             frame.paths[id(module)] = path
             return module
         entered, values = _live(module, frame, path, keywords, children)
@@ -298,6 +299,13 @@ def path_of(module: Any) -> str:
     if scope is not None:
         return scope.path
     return known_path(module)
+
+
+def full_path(module: Any) -> str:
+    """Return where a module stands in the outermost model, through root calls inside calls."""
+    place = module.__dict__.get(PLACE)
+    frame = _frames.innermost() if place is None else place.frame
+    return ".".join(filter(None, (frame.inside if frame else "", path_of(module))))
 
 
 def scope(module: Any) -> Any:

@@ -128,3 +128,19 @@ def test_precision(name, dtype):
             atol=near_by,
             rtol=near_by,
         )
+
+
+@every_layer
+def test_a_capture_changes_nothing_and_sees_the_output(name):
+    training = modes(name)[-1]
+    run, inputs = step(name, training), inputs_of(name, training)
+    (y, new), captured = jax.jit(ox.capture(run, "**"))(model_of(name), *inputs)
+    want = jax.jit(run)(model_of(name), *inputs)
+    for got in (y, new), (captured.outputs[""], new):
+        assert jax.tree.structure(got) == jax.tree.structure(want)
+        for x, expected in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+            np.testing.assert_allclose(raw(x), raw(expected), rtol=1e-5, atol=1e-6)
+
+
+def raw(x):
+    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x

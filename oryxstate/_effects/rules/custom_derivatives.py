@@ -132,7 +132,7 @@ def _with_vjp(custom, run, roots, refused):
 
     def backward(saved, cotangents):
         (held, *inputs), residuals = saved
-        with _frames.replay(held, roots):
+        with _frames.replay(held, roots, collecting=False):
             by_rule, logs = custom.backward(residuals, cotangents[0])
         natural = state_vjp(lambda *xs: run(*xs)[1], inputs, cotangents[1])
         leaves, tree = jax.tree.flatten(tuple(inputs))

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 from jax import lax
 
-from oryxstate import _jaxprs
-from oryxstate._effects import _frames
+from oryxstate import _jax
+from oryxstate._effects import _frames, _sown
 from oryxstate._effects._derivatives import jvp, state_jvp
 from oryxstate._effects._functionalize import Part, thread
 
@@ -28,7 +28,10 @@ def rule(trace, args, params):
     def system(read, written, inputs):
         return _system(jaxprs, read, written, *inputs)
 
+    sown = _sown.forms(jaxprs["solve"])
+
     def rebuild(variables):
+        variables.sown = {name: [f for _, f in kinds] for name, kinds in sown.items()}
         function = _with_own_derivative(system, jaxprs) if variables.written else system
         return function(variables.read, variables.written, (consts, list(b)))
 
@@ -57,8 +60,9 @@ def _with_own_derivative(system, jaxprs):
 
 def _run(jaxprs, name, read, written, consts, x):
     with _frames.replay({**read, **written}) as frame:
-        out = _jaxprs.evaluate(jaxprs[name], [*consts[name], *x])
-        return out, {key: frame.variables[key].leaves for key in written}
+        out = _jax.evaluate(jaxprs[name], [*consts[name], *x])
+        new = {key: frame.variables[key].leaves for key in written}
+        return out, {**new, **{key: _sown.values(frame, key) for key in _sown.forms(jaxprs[name])}}
 
 
 def _system(jaxprs, read, written, consts, b):
@@ -68,7 +72,7 @@ def _system(jaxprs, read, written, consts, b):
 
     def transpose_solve(_, x):
         out, _ = _run(jaxprs, "transpose_solve", read, written, consts, x)
-        return out[: len(b)], (out[len(b) :], written)
+        return out[: len(b)], (out[len(b) :], {**_sown.nothing(jaxprs["solve"]), **written})
 
     solved: Any = lax.custom_linear_solve(
         lambda x: _run(jaxprs, "matvec", read, written, consts, x)[0],

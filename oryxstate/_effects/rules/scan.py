@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from jax import lax
 
-from oryxstate import _jaxprs
+from oryxstate import _jax
+from oryxstate._effects import _sown
 from oryxstate._effects._functionalize import Slices, cached, pure, thread
 from oryxstate._effects._names import touches_state
 
@@ -19,7 +20,8 @@ def rule(trace, args, params):
     consts, carry, xs = args[:num_consts], args[num_consts:split], args[split:]
 
     def rebuild(variables):
-        (_, written, _, carried), (ys, stacks) = lax.scan(
+        variables.sown = _sown.stacked(variables.sown, params["reverse"])
+        (_, written, _, carried), (ys, stacked) = lax.scan(
             cached(jaxpr, ("scan", num_carry), lambda: _body(jaxpr, num_carry)),
             (variables.read, variables.written, list(consts), list(carry)),
             (variables.stacks_read, variables.stacks_written, list(xs)),
@@ -27,7 +29,7 @@ def rule(trace, args, params):
             reverse=params["reverse"],
             unroll=params["unroll"],
         )
-        return [*carried, *ys], {**written, **stacks}
+        return [*carried, *ys], {**written, **stacked}
 
     return thread(trace, [(jaxpr, [*consts, *carry, *map(Slices, xs)])], rebuild, "lax.scan")
 
@@ -41,7 +43,8 @@ def _body(jaxpr, num_carry):
         (read, written, consts, carried), (slices_read, slices_written, xs) = carry, x
         state = {**read, **slices_read}, {**written, **slices_written}
         out, new = run(*state, *consts, *carried, *xs)
-        written, slices = ({name: new[name] for name in part} for part in (written, slices_written))
-        return (read, written, consts, out[:num_carry]), (out[num_carry:], slices)
+        stacked = {name: new[name] for name in new if name not in written}  # slices, what is sown
+        written = {name: new[name] for name in written}
+        return (read, written, consts, out[:num_carry]), (out[num_carry:], stacked)
 
     return body

@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 from jax.sharding import PartitionSpec
 
-from oryxstate import _jax, _jaxprs, _shard_maps
-from oryxstate._effects import _frames, _primitives
+from oryxstate import _jax
+from oryxstate._effects import _frames, _primitives, _sown
 from oryxstate._effects._functionalize import Part, partial_error, pure, thread
 from oryxstate._effects._names import touches_state
 from oryxstate._errors import EffectError
@@ -28,18 +28,55 @@ def rule(trace, args, params):
         x if spec == whole else SHARD for x, spec in zip(staged.args, staged.in_specs, strict=True)
     ]
 
+    axes = _sown_axes(staged, params["check_vma"])
+    run = pure(staged.jaxpr)
+
+    def per_device(*args):
+        out, new = run(*args)
+        sown = {
+            name: [
+                tuple(x[None] for x in leaves) if along else leaves
+                for leaves, along in zip(new[name], each, strict=True)
+            ]
+            for name, each in axes.items()
+        }
+        return out, {name: new[name] for name in new if name not in sown}, sown
+
     def rebuild(variables):
+        for name, each in axes.items():
+            forms = zip(variables.sown[name], each, strict=True)
+            variables.sown[name] = [f.stacked(None) if along else f for f, along in forms]
         # Jitted: an eager shard_map compiles each operation and refuses our custom_vjp functions.
-        return jax.shard_map(
-            jax.jit(pure(staged.jaxpr), inline=True),
+        out, new, sown = jax.shard_map(
+            jax.jit(per_device, inline=True),
             mesh=params["mesh"],
             in_specs=(whole, whole, *staged.in_specs),
-            out_specs=(list(staged.out_specs), whole),
+            out_specs=(
+                list(staged.out_specs),
+                whole,
+                {
+                    name: [PartitionSpec(along) if along else whole for along in axes[name]]
+                    for name in axes
+                },
+            ),
             check_vma=params["check_vma"],
             axis_names=staged.manual_axes,
         )(variables.read, variables.written, *staged.args)
+        return out, {**new, **sown}
 
     return staged.restore(thread(trace, [(staged.jaxpr, outer)], rebuild, "jax.shard_map"))
+
+
+def _sown_axes(staged, checked):
+    """The mesh axes along which sown values may differ; what comes out has one axis for them."""
+
+    def axes(avals):
+        varying = frozenset().union(*map(_jax.varying_axes, avals)) if checked else None
+        known = staged.manual_axes if varying is None else varying & staged.manual_axes
+        return tuple(sorted(known))
+
+    found = _sown.forms(staged.jaxpr)
+    return {name: [axes(avals) for avals, _ in kinds] for name, kinds in found.items()}
 
 
 def _refuse_varying(staged):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jax import lax
 
+from oryxstate._effects import _sown
 from oryxstate._effects._functionalize import cached, pure, thread, uses
 from oryxstate._errors import EffectError
 
@@ -19,14 +20,21 @@ def rule(trace, args, params):
         cond = cached(cond_jaxpr, "while", lambda: _cond(cond_jaxpr))
         body = cached(body_jaxpr, "while", lambda: _body(body_jaxpr))
         consts = list(cond_consts), list(body_consts)
-        carry = lax.while_loop(cond, body, (variables.read, variables.written, *consts, list(init)))
-        return carry[-1], carry[1]
+        sown, variables.sown = _sown.not_yet(_sown.forms(body_jaxpr))
+        state = variables.read, variables.written
+        carry = lax.while_loop(cond, body, (*state, *consts, sown, list(init)))
+        return carry[-1], {**carry[1], **carry[-2]}
 
     computations = [(cond_jaxpr, [*cond_consts, *init]), (body_jaxpr, [*body_consts, *init])]
     return thread(trace, computations, rebuild, "lax.while_loop")
 
 
 def _refuse_writes(cond_jaxpr):
+    for name in _sown.forms(cond_jaxpr):
+        raise EffectError(
+            f"`{name}` is captured in the predicate of `lax.while_loop`, which JAX may evaluate "
+            "more often than the body. Capture it in the body."
+        )
     for name, use in uses(cond_jaxpr).items():
         if use.written:
             raise EffectError(
@@ -39,7 +47,7 @@ def _cond(jaxpr):
     run = pure(jaxpr)
 
     def cond(carry):
-        read, written, consts, _, carried = carry
+        read, written, consts, _, _, carried = carry
         (go_on,), _ = run(read, written, *consts, *carried)
         return go_on
 
@@ -47,11 +55,13 @@ def _cond(jaxpr):
 
 
 def _body(jaxpr):
-    run = pure(jaxpr)
+    run, forms = pure(jaxpr), _sown.forms(jaxpr)
 
     def body(carry):
-        read, written, cond_consts, consts, carried = carry
-        carried, written = run(read, written, *consts, *carried)
-        return read, written, cond_consts, consts, carried
+        read, written, cond_consts, consts, _, carried = carry
+        carried, new = run(read, written, *consts, *carried)
+        written = {name: new.pop(name) for name in written}
+        sown = {name: list(map(_sown.taken, new[name], kinds)) for name, kinds in forms.items()}
+        return read, written, cond_consts, consts, sown, carried
 
     return body

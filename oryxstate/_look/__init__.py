@@ -1,0 +1,1 @@
+"""What a person looks at: the summary of a model, and the difference of two."""

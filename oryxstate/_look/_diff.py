@@ -1,0 +1,158 @@
+"""The difference of two models, by path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from oryxstate import _tree
+from oryxstate._module import _shown
+from oryxstate._select._places import Place, children, places
+
+What = Literal["value", "shape", "dtype", "static", "class", "only in a", "only in b"]
+
+
+class Difference(NamedTuple):
+    """What differs at one path.
+
+    Attributes:
+        path: of a leaf, a static field or, for "class", a module.
+        what: "value", "shape", "dtype", "static", "class", "only in a" or "only in b".
+        a: the spec of the array, the value of a static field or the class in the first tree; None
+            if there is none.
+        b: the same in the second tree.
+        norm: of arrays with other values, the Euclidean norm of `a - b`, in float64; else None.
+        relative: the norm divided by that of `a`.
+    """
+
+    path: str
+    what: What
+    a: Any
+    b: Any
+    norm: float | None = None
+    relative: float | None = None
+
+    def __str__(self) -> str:
+        if self.what == "value" and self.norm is not None:
+            return f"{self.path}: {self.a}, |a - b| = {self.norm:.3g} ({self.relative:.2g} of |a|)"
+        if self.what == "value":
+            return f"{self.path}: {self.a}, other values"
+        a, b = (_text(side) for side in (self.a, self.b))
+        if self.what in ("only in a", "only in b"):
+            return f"{self.path}: {self.what}, {a if self.what[-1] == 'a' else b}"
+        return f"{self.path or '(model)'}: {self.what}, {a} and {b}"
+
+
+def _text(side: Any) -> str:
+    if isinstance(side, str | _tree.ArraySpec):
+        return str(side)
+    return _shown.text(side, width=10_000)
+
+
+class Diff(tuple[Difference, ...]):
+    """The differences of two trees; empty, so false, if there are none. `print` lists them."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self)) or "no difference"
+
+
+def diff(a: Any, b: Any) -> Diff:
+    """Compare two models, or any two trees, by path.
+
+    Args:
+        a: a model; abstract arrays are compared by shape and dtype.
+        b: another one, of the same structure or not.
+
+    Returns:
+        The differences, in the order of the fields of `a`: other values with the norm of the
+        difference, other shapes and dtypes, static fields and classes, and what only one of the two
+        has. NaN equals NaN; random keys have no norm.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> import oryxstate as ox
+        >>> from oryxstate import nn
+        >>> model = ox.init(nn.Dense.of(2))(jax.random.key(0), jnp.ones(3))
+        >>> ox.diff(model, model)
+        no difference
+        >>> ox.diff(model, model.at["bias"].set(2.0))
+        bias: float32[2], |a - b| = 2.83 (inf of |a|)
+    """
+    ours, theirs = ({place.path: place for place in _held(tree)} for tree in (a, b))
+    found = [*_classes(a, b)]
+    for path, place in ours.items():
+        found += _compared(place, theirs[path]) if path in theirs else [_only("only in a", place)]
+    found += [_only("only in b", place) for path, place in theirs.items() if path not in ours]
+    return Diff(found)
+
+
+def _held(tree: Any) -> Iterable[Place]:
+    return (place for place in places(tree) if place.value is not None)
+
+
+def _classes(a: Any, b: Any) -> Iterable[Difference]:
+    """The modules and containers of which another class stands in the other tree."""
+    ours, theirs = ({path: cls for path, cls in _nodes(tree)} for tree in (a, b))
+    for path, cls in ours.items():
+        other = theirs.get(path, cls)
+        if other is not cls:
+            yield Difference(path, "class", cls.__qualname__, other.__qualname__)
+
+
+def _nodes(node: Any, keys: tuple = ()) -> Iterable[tuple[str, type]]:
+    inner = None if node is None else children(node)
+    if inner is None:
+        return
+    yield _tree.keystr(keys), type(node)
+    for key, child in inner:
+        yield from _nodes(child, keys + key)
+
+
+def _only(what: What, place: Place) -> Difference:
+    shown = _spec(place)
+    return Difference(place.path, what, *((shown, None) if what == "only in a" else (None, shown)))
+
+
+def _spec(place: Place) -> Any:
+    value = place.value
+    return _tree.make_array_spec(value) if _is_array(value) else value
+
+
+def _is_array(value: Any) -> bool:
+    return _tree.is_array(value) or _tree.is_spec(value)
+
+
+def _compared(ours: Place, theirs: Place) -> list[Difference]:
+    a, b, path = ours.value, theirs.value, ours.path
+    if not (_is_array(a) and _is_array(b)):
+        same = type(a) is type(b) and bool(a == b)
+        return [] if same else [Difference(path, "static", _spec(ours), _spec(theirs))]
+    for what in ("shape", "dtype"):
+        if getattr(a, what) != getattr(b, what):
+            return [Difference(path, what, _spec(ours), _spec(theirs))]
+    if _tree.is_spec(a) or _tree.is_spec(b):
+        return []
+    return _values(path, a, b)
+
+
+def _values(path: str, a: Any, b: Any) -> list[Difference]:
+    spec = _tree.make_array_spec(a)
+    if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+        same = np.array_equal(jax.random.key_data(a), jax.random.key_data(b))
+        return [] if same else [Difference(path, "value", spec, spec)]
+    x, y = (_double(value) for value in (a, b))
+    if np.array_equal(x, y, equal_nan=True):
+        return []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        norm = np.linalg.norm(np.ravel(x - y))
+        relative = norm / np.linalg.norm(np.ravel(x))
+    return [Difference(path, "value", spec, spec, float(norm), float(relative))]
+
+
+def _double(value: Any) -> np.ndarray:
+    value = np.asarray(value)
+    return value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)

@@ -1,0 +1,1 @@
+"""Selections of leaves: patterns of paths, places in a tree, and changes of what is selected."""

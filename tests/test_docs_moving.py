@@ -1,0 +1,58 @@
+"""Do the names in the tables of the pages about moving from other libraries exist?"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import ModuleType
+
+import equinox
+import jax
+import pytest
+from test_docs import ROOT
+
+import oryxstate as ox
+
+PAGES = sorted((ROOT / "docs/how-to").glob("move-from-*.md"))
+OURS = {"ox": ox, "nn": ox.nn, "jax": jax}
+
+
+def rows(page: Path) -> list[list[str]]:
+    """The cells of all tables."""
+    lines = [line for line in page.read_text().splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def assert_names_exist(page: Path, modules: dict[str, ModuleType], least: int) -> None:
+    """Each dotted name of these modules in a table can be imported, and there are some."""
+    first = "|".join(modules)
+    name = re.compile(rf"(?<![\w.])((?:{first})(?:\.[A-Za-z_]\w*)+)")
+    cells = [cell for row in rows(page) for cell in row[page.stem.endswith("oryx") :]]
+    named = {found for cell in cells for found in name.findall(cell)}
+    assert len(named) > least
+    for dotted in sorted(named):
+        first, *rest = dotted.split(".")
+        value = modules[first]
+        for part in rest:
+            value = getattr(value, part)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_name_of_ours_in_a_table_exists(page):
+    # In the page about Oryx, whose layers are an `nn` too, all columns but the first.
+    assert_names_exist(page, OURS, 25)
+
+
+def test_every_name_of_equinox_in_a_table_exists():
+    page = ROOT / "docs/how-to/move-from-equinox.md"
+    assert_names_exist(page, {"eqx": equinox}, 30)
+
+
+def test_every_page_has_a_table_of_names_and_one_of_silent_differences():
+    assert [page.stem for page in PAGES] == [
+        f"move-from-{n}" for n in ("equinox", "flax", "haiku", "oryx")
+    ]
+    for page in PAGES:
+        text = page.read_text()
+        parts = ["Names", "Differences without an error", "One model, side by side"]
+        assert [p for p in re.findall(r"^## (.*)$", text, re.MULTILINE) if p in parts] == parts
