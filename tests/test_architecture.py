@@ -32,7 +32,7 @@ LAYERS = [
     ("_annotations", "_api", "_batched", "_function_runs"),
     ("_functions", "_containers", "_grad", "_batch"),
     ("_capture",),
-    ("nn", "checkpoint", "sharding", "_look"),
+    ("_selftest", "nn", "checkpoint", "sharding", "_look"),
     ("testing",),
 ]
 INTERNALS = ("jax.core", "jax.extend", "jax.interpreters", "jax._src")

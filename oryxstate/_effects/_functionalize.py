@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from oryxstate import _jax
+from oryxstate import _jax, _jaxprs
 from oryxstate._effects import _frames, _primitives, _sown
 from oryxstate._effects._names import FUNCTION, Name, touches_state
 from oryxstate._effects._trace import refuse_state_inside
@@ -89,7 +89,7 @@ def _find_uses(jaxpr: Any) -> dict[Name, Use]:
             use = _use(eqn, eqn.params["shape"].split(eqn.invars)[1], position, True)
         elif eqn.primitive is _sown.sow_p:
             continue
-        elif _jax.only_places(eqn):  # JAX may say again on which devices an input is
+        elif _jaxprs.only_places(eqn):  # JAX may say again on which devices an input is
             if eqn.invars[0] in position:
                 position[eqn.outvars[0]] = position[eqn.invars[0]]
             continue

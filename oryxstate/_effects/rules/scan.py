@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jax import lax
 
-from oryxstate import _jax
+from oryxstate import _jaxprs
 from oryxstate._effects import _sown
 from oryxstate._effects._functionalize import Slices, cached, pure, thread
 from oryxstate._effects._names import touches_state

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 from jax.sharding import PartitionSpec
 
-from oryxstate import _jax
+from oryxstate import _jax, _jaxprs, _shard_maps
 from oryxstate._effects import _frames, _primitives, _sown
 from oryxstate._effects._functionalize import Part, partial_error, pure, thread
 from oryxstate._effects._names import touches_state
@@ -71,7 +71,7 @@ def _sown_axes(staged, checked):
     """The mesh axes along which sown values may differ; what comes out has one axis for them."""
 
     def axes(avals):
-        varying = frozenset().union(*map(_jax.varying_axes, avals)) if checked else None
+        varying = frozenset().union(*map(_shard_maps.varying_axes, avals)) if checked else None
         known = staged.manual_axes if varying is None else varying & staged.manual_axes
         return tuple(sorted(known))
 
