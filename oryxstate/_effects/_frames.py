@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from oryxstate import _jax
+from oryxstate import _interception, _jax, _jaxprs
 from oryxstate._effects._names import FUNCTION, SOWN, Name
 from oryxstate._errors import EffectError
 
