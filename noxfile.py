@@ -1,5 +1,6 @@
 """Every check of the project, each in an environment of its own; `nox -l` lists them."""
 
+import os
 from pathlib import Path
 
 import nox
@@ -10,7 +11,7 @@ from python_discovery import get_interpreter
 nox.needs_version = ">=2026.8.10"
 nox.options.sessions = ["lint", "typecheck", "docs", "imports", "tests"]
 
-PYTHONS = ["3.11", "3.12", "3.13"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 # A Python that is not on this machine is skipped, in CI too; having none of them is an error.
 nox.options.error_on_missing_interpreters = not any(map(get_interpreter, PYTHONS))
 nox.options.download_python = "never"
@@ -51,13 +52,103 @@ def tests(session: nox.Session, jax: str) -> None:
     run_tests(session, jax)
 
 
+# What a release of JAX moves shows here first: its names, then state through each transformation.
+SURFACE = ["tests/test_jax_surface.py", "tests/test_jax_surface_objects.py"]
+TRANSFORMATIONS = ["tests/test_transformations.py", "tests/test_transformations_alone.py"]
+EQUATIONS = ["tests/test_equations.py"]
+
+
+def row(session: nox.Session, env: dict[str, str]) -> None:
+    """The surface, the transformations, the equations, and 300 generated programs."""
+    env = {"PYTHONPATH": "tests", **compiled(session), **env}
+    session.run("pytest", "-n", "2", *SURFACE, *TRANSFORMATIONS, *EQUATIONS, env=env)
+    session.run("python", "tests/programs/fuzz.py", "--programs", "300", env=env)
+
+
+# Implementations that JAX is about to change to, and the first release in which each is finished;
+# before that oryxstate refuses it, or JAX does not know it.
+FLAGS = {"JAX_REMAT3": "0.11.2", "JAX_CUSTOM_JVP3": "0.12.0", "JAX_CUSTOM_VJP3": "0.12.0"}
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """A version that can be compared."""
+    return tuple(map(int, version.split(".")))
+
+
+def flags_of(jax: str) -> list[list[str]]:
+    """None of the flags that a release knows, each of them, and all."""
+    known = [flag for flag, since in FLAGS.items() if numbers(jax) >= numbers(since)]
+    return [[], *([flag] for flag in known), *([known] if len(known) > 1 else [])]
+
+
+# Every release that oryxstate/_releases.py names; the Python is the oldest that the release takes.
 @nox.session
 @nox.parametrize(
-    ["python", "jax"], versions(("3.11", "0.10.2"), ("3.12", "0.12.0.1"), ("3.13", "0.11.2"))
+    ["python", "jax"],
+    versions(
+        ("3.11", "0.10.0"),
+        ("3.11", "0.10.1"),
+        ("3.11", "0.10.2"),
+        ("3.12", "0.11.0"),
+        ("3.12", "0.11.1"),
+        ("3.12", "0.11.2"),
+        ("3.12", "0.12.0"),
+        ("3.12", "0.12.0.1"),
+    ),
 )
 def matrix(session: nox.Session, jax: str) -> None:
-    """The test suite on what `tests` leaves out: the other end of each Python's range of JAX."""
-    run_tests(session, jax)
+    """A row of tests on each release of JAX, without and with the new implementations."""
+    session.install(".[train,view,testing]", *group("test"), f"jax=={jax}")
+    for flags in flags_of(jax):
+        session.log(f"JAX {jax}, {' '.join(flags) or 'no flags'}")
+        row(session, dict.fromkeys(flags, "1"))
+
+
+# Where JAX's project serves a wheel of each night; another in `ORYXSTATE_JAX_INDEX`.
+NIGHTLY = "https://us-python.pkg.dev/ml-oss-artifacts-published/jax/simple/"
+
+
+@nox.session
+def tomorrow(session: nox.Session) -> None:
+    """The surface and the transformations on JAX's newest source, or its newest pre-release."""
+    session.install(".[train,view,testing]", *group("test"))
+    index = os.environ.get("ORYXSTATE_JAX_INDEX", NIGHTLY)  # pip goes on without one that is silent
+    session.install("--pre", "--upgrade", "jax", "jaxlib", "--extra-index-url", index)
+    # First by itself, without the package: it names what has moved when nothing can be imported.
+    session.run("pytest", *SURFACE, env=compiled(session))
+    session.run("pytest", "-n", "2", *TRANSFORMATIONS, env=compiled(session))
+
+
+# Libraries beside JAX, and the tests of what touches them.
+BESIDE = ["equinox", "jaxtyping", "wadler-lindig", "beartype", "hypothesis", "optax"]
+BESIDE += ["orbax-checkpoint"]
+TOUCHED = [
+    *(f"tests/test_annotations{part}.py" for part in ("", "_fitting", "_setting")),
+    *(f"tests/test_{name}.py" for name in ("containers", "grad", "live", "properties", "spec")),
+    "tests/test_docs.py",
+    "tests/testing",
+]
+
+
+def claimed() -> list[str]:
+    """The requirements on these libraries in pyproject.toml, without markers and comments."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    extras = project["optional-dependencies"].values()
+    found = [*project["dependencies"], *(line for extra in extras for line in extra)]
+    return [line for line in found if line.split(">=")[0] in BESIDE]
+
+
+@nox.session(python="3.12")
+@nox.parametrize("which", ["oldest", "newest"])
+def beside(session: nox.Session, which: str) -> None:
+    """The libraries beside JAX: the oldest that are claimed on the oldest JAX, and the newest."""
+    if which == "oldest":
+        chosen = ["jax==0.10.0", *(line.replace(">=", "==") for line in claimed())]
+    else:
+        chosen = ["--upgrade", "--upgrade-strategy", "eager", "jax", *BESIDE]
+    session.install(".[train,view,testing]", *group("test"))
+    session.install(*chosen)
+    session.run("pytest", "-n", "2", *TOUCHED, env=compiled(session))
 
 
 @nox.session

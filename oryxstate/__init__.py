@@ -19,6 +19,9 @@ from oryxstate._module._takes import keywords
 from oryxstate._tree import ArraySpec, Shape, make_array_spec, named_leaves
 
 from oryxstate import _batched, _containers, nn, select  # isort: skip  (the first two register themselves)
+from oryxstate import _releases, _selftest
+
+_releases.check_after_the_import(_selftest.wrong)
 
 __all__ = [
     "AnnotationError",
@@ -67,4 +70,4 @@ __all__ = [
     "variable",
 ]
 
-del _batched, _containers
+del _batched, _containers, _releases, _selftest

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from oryxstate import _jax
+from oryxstate import _jax, _shard_maps, _tangents
 
 example_key_p = _jax.Primitive("example_key")
 
@@ -34,8 +34,8 @@ def for_each_example(key: Any, mapped: Any) -> Any:
     ties = [x for x in jax.tree.leaves(mapped) if isinstance(x, _jax.Tracer)]
     if not ties:
         return key
-    axes = frozenset().union(*(_jax.varying_axes(jax.typeof(x)) for x in ties))
-    for axis in sorted(axes - _jax.varying_axes(jax.typeof(key))):
+    axes = frozenset().union(*(_shard_maps.varying_axes(jax.typeof(x)) for x in ties))
+    for axis in sorted(axes - _shard_maps.varying_axes(jax.typeof(key))):
         key = jax.random.fold_in(key, lax.axis_index(axis))
     return example_key_p.bind(key, *ties)[0]
 
@@ -63,7 +63,7 @@ _jax.define_pure_primitive(
     abstract_eval=lambda key, *ties: [key],
     jvp=lambda primals, _: (
         example_key_p.bind(*primals),
-        [_jax.zero_tangent(primals[0])],
+        [_tangents.zero_tangent(primals[0])],
     ),
     batch=_batch,
 )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import collections
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 
-from oryxstate import _jax, _tree
+from oryxstate import _jax, _signatures, _tree
 from oryxstate._effects import _frames, _primitives
 from oryxstate._effects._names import FUNCTION, KEY_AXIS, Name
 from oryxstate._module import _keywords, _live, _pytree
@@ -245,6 +244,6 @@ def _without(value: Any, function: Callable[..., Any], used: str) -> Any:
 
 def _takes_key(function: Callable[..., Any]) -> bool:
     try:
-        return "init_key" in inspect.signature(function).parameters
+        return "init_key" in _signatures.signature_of(function).parameters
     except (TypeError, ValueError):  # built in, without a signature
         return False

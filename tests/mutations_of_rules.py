@@ -272,14 +272,14 @@ MUTATIONS = [
     Mutation(
         "a rule drops the derivative of state that it says nothing of",
         "rules/custom_derivatives.py",
-        "        if not all(map(_jax.is_zero, tangents[0])):\n",
+        "        if not all(map(_tangents.is_zero, tangents[0])):\n",
         "        if False:\n",
         (RULES, "-k", "refused"),
     ),
     Mutation(
         "the derivative of any state in a custom function is refused",
         "_functionalize.py",
-        "for name in _origins_of(_jax.outvars(jaxpr), origins)}",
+        "for name in _origins_of(_jaxprs.outvars(jaxpr), origins)}",
         "for name in uses(jaxpr)}",
         (RULES, "-k", "not_refused"),
     ),
@@ -328,7 +328,7 @@ MUTATIONS = [
     Mutation(
         "custom derivatives leave two output trees",
         "rules/custom_derivatives.py",
-        '    _jax.leave_one_output_tree(params["subfuns"])\n',
+        '    _subfuns.leave_one_output_tree(params["subfuns"])\n',
         "",
         (TABLE, "-k", "custom_jvp or custom_vjp"),
     ),
@@ -336,7 +336,7 @@ MUTATIONS = [
         "the new state of a custom_jvp has no tangent",
         "rules/custom_derivatives.py",
         "        return (out, new), (out_dot, new_dot)\n",
-        "        new_dot = jax.tree.map(_jax.symbolic_zero, new)\n"
+        "        new_dot = jax.tree.map(_tangents.symbolic_zero, new)\n"
         "        return (out, new), (out_dot, new_dot)\n",
         (INSIDE, "-k", "custom_jvp"),
     ),
@@ -373,13 +373,13 @@ MUTATIONS = [
         "rules/custom_derivatives.py",
         "out, out_dot = custom.jvp(primals[-1], tangents[-1])\n",
         "out, _ = custom.jvp(primals[-1], tangents[-1])\n"
-        "            out_dot = [_jax.symbolic_zero(x) for x in out]\n",
+        "            out_dot = [_tangents.symbolic_zero(x) for x in out]\n",
         (INSIDE, "-k", "custom_jvp"),
     ),
     Mutation(
         "symbolic zeros reach a custom_jvp rule unasked",
-        "../_jax.py",
-        "            tangents = [instantiated(t) for t in tangents]\n",
+        "../_subfuns.py",
+        "            tangents = [_tangents.instantiated(t) for t in tangents]\n",
         "            pass\n",
         (RULES, "-k", "zeros"),
     ),

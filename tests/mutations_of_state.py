@@ -25,7 +25,7 @@ MUTATIONS = [
         "a written value has no tangent",
         "_primitives.py",
         "    return out, list(tangents[: len(out)])\n",
-        "    return out, [_jax.zero_tangent(x) for x in out]\n",
+        "    return out, [_tangents.zero_tangent(x) for x in out]\n",
         (NESTED,),
     ),
     Mutation(
@@ -239,7 +239,7 @@ MUTATIONS = [
     Mutation(
         "a traced root lets unknown primitives pass",
         "_trace.py",
-        "if primitive not in _jax.INTERCEPTED and _jax.has_subjaxpr(params):",
+        "if primitive not in _interception.INTERCEPTED and _jaxprs.has_subjaxpr(params):",
         "if False:",
         (ERRORS,),
     ),

@@ -21,14 +21,18 @@ MODULES = {
 }
 # From the bottom; a file imports only from its own layer and those below.
 LAYERS = [
-    ("_errors", "_example_keys", "_tree", "_jax", "_stack"),
+    ("_surface", "_releases", "_signatures"),
+    ("_jax",),
+    ("_jaxprs", "_tangents", "_interception"),
+    ("_hi_primitives", "_shard_maps", "_subfuns"),
+    ("_errors", "_example_keys", "_tree", "_stack"),
     ("_effects",),
     ("_module", "_select"),
     ("select",),
     ("_annotations", "_api", "_batched", "_function_runs"),
     ("_functions", "_containers", "_grad", "_batch"),
     ("_capture",),
-    ("nn", "checkpoint", "sharding", "_look"),
+    ("_selftest", "nn", "checkpoint", "sharding", "_look"),
     ("testing",),
 ]
 INTERNALS = ("jax.core", "jax.extend", "jax.interpreters", "jax._src")

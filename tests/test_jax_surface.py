@@ -4,128 +4,111 @@ Nothing here imports oryxstate, so that what moved is named even when that canno
 """
 
 import ast
-import importlib.util
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import surface
 from jax import lax
 from jax.experimental import io_callback
 from jax.sharding import Mesh, PartitionSpec
-from surface import resolve
+from surface import PACKAGE, table
 
-PACKAGE = Path(importlib.util.find_spec("oryxstate").origin).parent
 DOOR = ast.parse((PACKAGE / "_jax.py").read_text())
-RULES = [PACKAGE / "_jax.py", *sorted(PACKAGE.glob("_effects/rules/*.py"))]
-UNSTABLE = ("jax._src.", "jax.core.", "jax.extend.", "jax.interpreters.")
-VERSION = jax.__version_info__[:2]
+# What looks into primitives, functions and equations.
+READERS = ["_jaxprs", "_subfuns", "_hi_primitives", "_shard_maps", "_interception", "_selftest"]
+RULES = [
+    *(PACKAGE / f"{name}.py" for name in READERS),
+    *sorted(PACKAGE.glob("_effects/rules/*.py")),
+]
+UNSTABLE = ("jax._src.", "jax.core.", "jax.extend.", "jax.interpreters.", "jax.experimental.")
 
 # Names -----------------------------------------------------------------------------------------
 
-NAMES = [
-    "jax._src.callback.io_callback_p",
-    "jax._src.callback.pure_callback_p",
-    "jax._src.config.eager_constant_folding",
-    "jax._src.core.EvalTrace",
-    "jax._src.core.EvalTrace.process_primitive",
-    "jax._src.core.trace_ctx",
-    "jax._src.custom_batching.custom_vmap_p",
-    "jax._src.custom_derivatives.remat_opt_p",
-    "jax._src.debugging.debug_callback_p",
-    "jax._src.effects.control_flow_allowed_effects",
-    "jax._src.effects.custom_derivatives_allowed_effects",
-    "jax._src.effects.lowerable_effects",
-    "jax._src.effects.partial_eval_kept_effects",
-    "jax._src.effects.remat_allowed_effects",
-    "jax._src.hijax.call_hi_primitive_p",
-    "jax._src.interpreters.ad.LinearizeTrace",
-    "jax._src.interpreters.ad.LinearizeTracer",
-    "jax._src.interpreters.batching.BatchTrace",
-    "jax._src.interpreters.batching.BatchTracer",
-    "jax._src.interpreters.batching.fancy_primitive_batchers",
-    "jax._src.lax.lax._convert_element_type",
-    "jax._src.pjit._pjit_call_impl_python",
-    "jax._src.shard_map.shard_map_p",
-    "jax._src.traceback_util.register_exclusion",
-    "jax.core.Trace",
-    "jax.core.Tracer",
-    "jax.extend.core.ClosedJaxpr",
-    "jax.extend.core.Effect",
-    "jax.extend.core.Jaxpr",
-    "jax.extend.core.Literal",
-    "jax.extend.core.Primitive",
-    "jax.extend.core.jaxpr_as_fun",
-    "jax.extend.core.jaxprs_in_params",
-    "jax.extend.core.primitives.cond_p",
-    "jax.extend.core.primitives.custom_jvp_call_p",
-    "jax.extend.core.primitives.custom_vjp_call_p",
-    "jax.extend.core.primitives.jit_p",
-    "jax.extend.core.primitives.linear_solve_p",
-    "jax.extend.core.primitives.remat_p",
-    "jax.extend.core.primitives.scan_p",
-    "jax.extend.core.primitives.while_p",
-    "jax.extend.core.set_current_trace",
-    "jax.extend.linear_util.StoreException",
-    "jax.extend.linear_util.WrappedFun",
-    "jax.extend.source_info_util.register_exclusion",
-    "jax.interpreters.ad.JVPTrace",
-    "jax.interpreters.ad.JVPTracer",
-    "jax.interpreters.ad.Zero",
-    "jax.interpreters.ad.primitive_jvps",
-    "jax.interpreters.mlir.lower_fun",
-    "jax.interpreters.mlir.register_lowering",
-]
-# How functions of `lax.custom_root` are called, which is a `custom_jvp` function before.
-SINCE = {"jax._src.interpreters.partial_eval.eval_jaxpr_p": (0, 11)}
+NAMES = [*table.PRIVATE, *table.PUBLIC]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_name(name):
-    assert resolve(name) is not None
+@pytest.mark.parametrize("row", NAMES, ids=lambda row: row.name)
+def test_name(row):
+    """It is there, and is called as it was."""
+    assert table.broken_name(row) is None
 
 
-@pytest.mark.parametrize("name", SINCE)
-def test_name_of_a_later_version(name):
-    if SINCE[name] <= VERSION:
-        assert resolve(name) is not None
-    else:
-        with pytest.raises(AttributeError):
-            resolve(name)
+@pytest.mark.parametrize("name", table.PRIMITIVES)
+def test_primitive_that_is_found_by_name(name):
+    assert table.broken_primitive(name) is None
 
 
-TAKE_A_NAME = "getattr", "hasattr", "_Replacement"
+@pytest.mark.parametrize("name", table.TRANSFORMATIONS)
+def test_tracers(name):
+    assert table.broken_transformation(name) is None
+
+
+TAKE_A_NAME = "getattr", "hasattr"
+
+
+def modules():
+    """What names of modules, and of things in them, stand for in `_jax.py`."""
+    found = {}
+    for node in ast.walk(DOOR):
+        if isinstance(node, ast.Import):
+            found.update((a.asname, a.name) for a in node.names if a.asname)
+        elif isinstance(node, ast.ImportFrom):
+            found.update((a.asname or a.name, f"{node.module}.{a.name}") for a in node.names)
+    return found
 
 
 def used():
     """Dotted names of unstable things that `_jax.py` uses."""
-    modules = {}
+    stands_for = modules()
     for node in ast.walk(DOOR):
-        if isinstance(node, ast.Import):
-            modules.update((a.asname, a.name) for a in node.names if a.asname)
-        elif isinstance(node, ast.ImportFrom):
-            modules.update((a.asname or a.name, f"{node.module}.{a.name}") for a in node.names)
-    for node in ast.walk(DOOR):
-        first, *rest = ast.unparse(node).split(".") if isinstance(node, ast.Attribute) else ("",)
         if isinstance(node, ast.Name):
-            yield modules.get(node.id, node.id)
+            yield stands_for.get(node.id, node.id)
         elif isinstance(node, ast.Attribute):
-            yield ".".join([modules.get(first, first), *rest])
+            first, *rest = ast.unparse(node).split(".")
+            yield ".".join([stands_for.get(first, first), *rest])
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in TAKE_A_NAME:
             owner, name = node.args[0], node.args[1]
             if isinstance(name, ast.Constant) and isinstance(owner, ast.Name):
-                yield f"{modules.get(owner.id, owner.id)}.{name.value}"
+                yield f"{stands_for.get(owner.id, owner.id)}.{name.value}"
+        elif isinstance(node, ast.Tuple) and len(node.elts) == 2:  # an owner and a name
+            owner, name = node.elts
+            if isinstance(owner, ast.Name) and isinstance(name, ast.Constant):
+                yield f"{stands_for.get(owner.id, owner.id)}.{name.value}"
 
 
 def test_all_names_are_tested():
     """As far as they are written with the module that they come from."""
-    modules = {name.rsplit(".", 1)[0] for name in (*NAMES, *SINCE)}
+    listed = {row.name for row in NAMES}
+    within = {name.rpartition(".")[0] for name in listed}  # the modules, and classes with methods
     found = {name for name in used() if name.startswith(UNSTABLE)}
     # Of what is reached through an object, the object is tested.
-    roots = {n for n in found if not any(n.startswith(f"{other}.") for other in (*NAMES, *SINCE))}
-    assert roots - modules <= {*NAMES, *SINCE}
-    assert {*NAMES, *SINCE} <= found
+    roots = {n for n in found if not any(n.startswith(f"{other}.") for other in listed)}
+    assert roots - within <= listed
+    methods = {name for name in listed if name.rpartition(".")[0] in listed}
+    assert listed - methods <= found
+
+
+def test_the_door_is_small():
+    assert len((PACKAGE / "_jax.py").read_text().splitlines()) <= 350
+    private = [
+        node
+        for node in ast.walk(DOOR)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jax._src")
+    ]
+    assert sum(len(node.names) for node in private) <= 4
+
+
+def test_private_names_say_since_when_and_what_would_replace_them():
+    assert all(row.name.startswith("jax._src.") for row in table.PRIVATE)
+    assert all(row.purpose and row.since and row.instead for row in table.PRIVATE)
+    assert not any(row.name.startswith("jax._src.") for row in table.PUBLIC)
+
+
+def test_the_page_is_made_from_the_table():
+    """If not, run `python tests/surface.py --write`."""
+    assert surface.PAGE.read_text() == surface.page()
 
 
 # Parameters of primitives ----------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jaxtyping
 
+from oryxstate import _signatures
 from oryxstate._annotations import _hints, _misfits
 from oryxstate._errors import AnnotationError
 from oryxstate._module import _live
@@ -51,7 +52,7 @@ def run(written: Callable[..., Any], module: Any, /, *args: Any, **kwargs: Any) 
         AnnotationError: for the first argument, or the output, that does not fit.
     """
     try:
-        signature = inspect.signature(written)
+        signature = _signatures.signature_of(written)
         bound = signature.bind(module, *args, **kwargs)
     except (TypeError, ValueError):  # no signature, or not for these arguments: as it says itself
         return written(module, *args, **kwargs)

@@ -11,6 +11,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from oryxstate import _signatures
+
 
 class Unresolved(NamedTuple):
     """An annotation with a name that is not defined, or not yet.
@@ -28,14 +30,14 @@ def of_function(function: Callable[..., Any], owner: type | None = None) -> dict
     """Evaluate the annotations of a function or a method, that of the output under `return`."""
     function = inspect.unwrap(function)
     if not isinstance(function, types.FunctionType):
-        hints = getattr(function, "__annotations__", {})
+        hints = _signatures.annotations_of(function)
         return {name: _evaluated(hint, {}, {}) for name, hint in hints.items()}
     known = _known.get(function)
     if known is None:
         own = _names(owner, function)
         known = {
             name: _evaluated(hint, _seen(function), own)
-            for name, hint in inspect.get_annotations(function).items()
+            for name, hint in _signatures.annotations_of(function).items()
         }
         _keep(function, known)
     return known
@@ -48,7 +50,7 @@ def of_fields(cls: Any) -> dict[str, Any]:
         known = {}
         for owner in reversed(cls.__mro__):
             space, own = _around(owner), _names(owner)
-            for name, hint in inspect.get_annotations(owner).items():
+            for name, hint in _signatures.annotations_of(owner).items():
                 known[name] = _evaluated(hint, space, own)
         _keep(cls, known)
     return known
@@ -91,5 +93,6 @@ def _evaluated(hint: Any, space: dict[str, Any], names: dict[str, Any]) -> Any:
         # Each alone: one that cannot be evaluated does not hide the others.
         found = typing.get_type_hints(holder, space, names, include_extras=True)["hint"]
     except Exception as error:
-        return Unresolved(str(hint), f"{type(error).__name__}: {error}")
+        text = getattr(hint, "__forward_arg__", None) or str(hint)
+        return Unresolved(text, f"{type(error).__name__}: {error}")
     return _evaluated(found, space, names) if isinstance(found, dataclasses.InitVar) else found

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from oryxstate import _jax
+from oryxstate import _jax, _jaxprs, _tangents
 
 
 class _BatchedPrimitive(_jax.Primitive):
@@ -108,7 +108,7 @@ def avals_of(examples: Examples, shared: Sequence, inputs: Sequence) -> tuple[tu
 
     staged, shapes = jax.make_jaxpr(alone, return_shape=True)(*shared, *inputs)
     count = len(jax.tree.leaves(shapes[0]))
-    avals = tuple(var.aval for var in _jax.outvars(staged))
+    avals = tuple(var.aval for var in _jaxprs.outvars(staged))
     return avals[:count], avals[count:]
 
 
@@ -138,7 +138,7 @@ def _abstract(*_, sizes, out_avals, new_avals, **__):
 
 def _jvp(primals, tangents, **params):
     """Differentiate the primitive in a program that is differentiated as a whole."""
-    return _jax.jvp_of(lambda *xs: _compute(*xs, **params), primals, tangents)
+    return _tangents.jvp_of(lambda *xs: _compute(*xs, **params), primals, tangents)
 
 
 def _batch(axis_name, operands, dims, *, split, **params):

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_batching import custom_vmap
 
 from oryxstate._capture._selected import Selected
@@ -42,7 +43,7 @@ class Site:
         return _example(jnp.int32(0), jnp.int32(1), *ties)
 
 
-_COUNT = (jax.typeof(jnp.int32(0)),)
+_COUNT = (jax.typeof(np.int32(0)),)  # NumPy's: an import must not start a backend
 
 
 @custom_vmap

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from oryxstate import _jax
+from oryxstate import _tangents
 
 
 def state_jvp(new_state: Callable[..., Any], primals: Sequence, tangents: Sequence) -> tuple:
@@ -42,11 +42,11 @@ def state_vjp(new_state: Callable[..., Any], primals: Sequence, cotangents: Any)
         return [x for x in jax.tree.leaves(new) if is_inexact(x)]
 
     found: list[Any] = [None] * len(values)
-    bars = jax.tree.leaves(cotangents, is_leaf=_jax.is_zero)
-    bars = [bar for bar in bars if jnp.issubdtype(_jax.dtype_of(bar), jnp.inexact)]
-    if not all(map(_jax.is_zero, bars)):
+    bars = jax.tree.leaves(cotangents, is_leaf=_tangents.is_zero)
+    bars = [bar for bar in bars if jnp.issubdtype(_tangents.dtype_of(bar), jnp.inexact)]
+    if not all(map(_tangents.is_zero, bars)):
         _, pull = jax.vjp(of_some, [values[i] for i in at])
-        (parts,) = pull(list(map(_jax.instantiated, bars)))
+        (parts,) = pull(list(map(_tangents.instantiated, bars)))
         for i, part in zip(at, parts, strict=True):
             found[i] = part
     return found
@@ -58,8 +58,8 @@ def jvp(function: Callable[..., Any], primals: Sequence, tangents: Sequence) -> 
     Outputs without a derivative, such as integers, have symbolically zero tangents.
     """
     values, tree = jax.tree.flatten(tuple(primals))
-    dots = jax.tree.leaves(tuple(tangents), is_leaf=_jax.is_zero)
-    at = [i for i, dot in enumerate(dots) if not _jax.is_zero(dot)]
+    dots = jax.tree.leaves(tuple(tangents), is_leaf=_tangents.is_zero)
+    at = [i for i, dot in enumerate(dots) if not _tangents.is_zero(dot)]
     if not at:
         return constant(function, primals)
     shown: Any = None
@@ -80,7 +80,7 @@ def jvp(function: Callable[..., Any], primals: Sequence, tangents: Sequence) -> 
     out_tree, which = shown
     out = [next(changing if is_changing else fixed) for is_changing in which]
     out_dots = [
-        next(slopes) if is_changing else _jax.symbolic_zero(x)
+        next(slopes) if is_changing else _tangents.symbolic_zero(x)
         for x, is_changing in zip(out, which, strict=True)
     ]
     return jax.tree.unflatten(out_tree, out), jax.tree.unflatten(out_tree, out_dots)
@@ -89,7 +89,7 @@ def jvp(function: Callable[..., Any], primals: Sequence, tangents: Sequence) -> 
 def constant(function: Callable[..., Any], primals: Sequence) -> tuple[Any, Any]:
     """Return the value of a function with tangents that are symbolically zero."""
     out = function(*primals)
-    return out, jax.tree.map(_jax.symbolic_zero, out)
+    return out, jax.tree.map(_tangents.symbolic_zero, out)
 
 
 def is_inexact(x: Any) -> bool:

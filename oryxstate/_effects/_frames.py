@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from oryxstate import _jax
+from oryxstate import _interception, _jax, _jaxprs
 from oryxstate._effects._names import FUNCTION, SOWN, Name
 from oryxstate._errors import EffectError
 
@@ -135,7 +135,7 @@ class Frame:
         if all(isinstance(leaf, jax.Array) for leaf in leaves):
             return tuple(leaves)
         with _jax.set_current_trace(self.trace):  # within `bind` there may be none
-            return tuple(map(_jax.as_array, leaves))
+            return tuple(map(_jaxprs.as_array, leaves))
 
     def close(self) -> None:
         """Let go of all values, so that a frame that leaked keeps none alive."""
@@ -263,14 +263,14 @@ def _with_stack(frames: tuple[Frame, ...]) -> Iterator[None]:
     before = _stack.frames
     begins = bool(frames) and not before
     if begins:
-        _jax.start_intercepting()
+        _interception.start_intercepting()
     _stack.frames = frames
     try:
         yield
     finally:
         _stack.frames = before
         if begins:
-            _jax.stop_intercepting()
+            _interception.stop_intercepting()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from oryxstate import _jax
+from oryxstate import _jax, _jaxprs
 from oryxstate._effects import _frames, _primitives, _sown
 from oryxstate._effects._names import FUNCTION, Name, touches_state
 from oryxstate._effects._trace import refuse_state_inside
@@ -81,15 +81,15 @@ def uses(jaxpr: Any) -> dict[Name, Use]:
 
 def _find_uses(jaxpr: Any) -> dict[Name, Use]:
     found: dict[Name, Use] = {}
-    position = {var: i for i, var in enumerate(_jax.invars(jaxpr))}
-    for eqn in _jax.equations(jaxpr):
+    position = {var: i for i, var in enumerate(_jaxprs.invars(jaxpr))}
+    for eqn in _jaxprs.equations(jaxpr):
         if eqn.primitive is _primitives.variable_p:
             use = _use(eqn, eqn.invars, position, False)
         elif eqn.primitive is _primitives.assign_p:
             use = _use(eqn, eqn.params["shape"].split(eqn.invars)[1], position, True)
         elif eqn.primitive is _sown.sow_p:
             continue
-        elif _jax.only_places(eqn):  # JAX may say again on which devices an input is
+        elif _jaxprs.only_places(eqn):  # JAX may say again on which devices an input is
             if eqn.invars[0] in position:
                 position[eqn.outvars[0]] = position[eqn.invars[0]]
             continue
@@ -138,14 +138,14 @@ def _merge(one: Use, other: Use) -> Use:
 def reaching_outputs(jaxpr: Any) -> dict[Name, bool]:
     """Return the variables that outputs of a jaxpr depend on, and whether it writes them."""
     origins: dict[Any, frozenset[Name]] = {}
-    for eqn in _jax.equations(jaxpr):
+    for eqn in _jaxprs.equations(jaxpr):
         names = _origins_of(eqn.invars, origins)
         if eqn.primitive is _primitives.variable_p:
             names |= {eqn.params["var"]}
         if names:
             origins.update(dict.fromkeys(eqn.outvars, names))
     written = {name for name, use in uses(jaxpr).items() if use.written}
-    return {name: name in written for name in _origins_of(_jax.outvars(jaxpr), origins)}
+    return {name: name in written for name in _origins_of(_jaxprs.outvars(jaxpr), origins)}
 
 
 def evolving(jaxpr: Any) -> set[Name]:
@@ -153,15 +153,15 @@ def evolving(jaxpr: Any) -> set[Name]:
     from_loops: dict[Any, frozenset[Name]] = {}
     origins: dict[Any, frozenset[Name]] = {}
     found: set[Name] = set()
-    for eqn in _jax.equations(jaxpr):
+    for eqn in _jaxprs.equations(jaxpr):
         name = eqn.params.get("var")
         names, looped = _origins_of(eqn.invars, origins), _origins_of(eqn.invars, from_loops)
         if eqn.primitive is _primitives.variable_p:
             names |= {name}
         elif eqn.primitive is _primitives.assign_p:
             found |= {name} & looped
-        elif _jax.holds_loop(eqn):
-            looped |= _origins_of(_jax.carried(eqn), origins)
+        elif _jaxprs.holds_loop(eqn):
+            looped |= _origins_of(_jaxprs.carried(eqn), origins)
         origins.update(dict.fromkeys(eqn.outvars, names))
         from_loops.update(dict.fromkeys(eqn.outvars, looped))
     return found & set(reaching_outputs(jaxpr))
@@ -325,7 +325,7 @@ def pure_uncached(jaxpr: Any) -> Callable[..., tuple[list, Values]]:
 def _make_pure(get_jaxpr: Callable[[], Any], declared: Sequence[Name]) -> Callable:
     def run(read: Values, written: Values, *args: Any) -> tuple[list, Values]:
         with _frames.replay({**read, **written}, declared=declared) as frame:
-            out = _jax.evaluate(get_jaxpr(), args)
+            out = _jaxprs.evaluate(get_jaxpr(), args)
             new: dict[Name, Any] = {name: frame.variables[name].leaves for name in written}
             for name in declared:
                 variable = frame.variables[name]

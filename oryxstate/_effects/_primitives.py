@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from oryxstate import _jax, _tree
+from oryxstate import _jax, _tangents, _tree
 from oryxstate._effects import _frames, _write_tape
 from oryxstate._effects._frames import Frame, Leaves
 from oryxstate._effects._names import FUNCTION, KEY_AXIS, Name, StateEffect
@@ -229,7 +229,7 @@ def _variable_jvp(primals, tangents, **params):
     out = variable_p.bind(*primals, **params)
     if primals and params["declare"] is None:
         return out, list(tangents)
-    return out, [_jax.zero_tangent(x) for x in out]
+    return out, [_tangents.zero_tangent(x) for x in out]
 
 
 def _assign_jvp(primals, tangents, **params):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from oryxstate import _jax
+from oryxstate import _jax, _jaxprs
 from oryxstate._effects import _frames
 from oryxstate._effects._names import Name, StateEffect
 from oryxstate._errors import EffectError
@@ -112,7 +112,7 @@ _forms: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 def _find_forms(jaxpr: Any) -> dict[Name, list[tuple[tuple, Form]]]:
     found: dict[Name, list[tuple[tuple, Form]]] = {}
-    for eqn in _jax.equations(jaxpr):
+    for eqn in _jaxprs.equations(jaxpr):
         if eqn.primitive is sow_p:
             avals = tuple(var.aval for var in eqn.invars)
             found.setdefault(eqn.params["var"], []).append((avals, eqn.params["form"]))

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from oryxstate import _jax
+from oryxstate import _interception, _jax, _jaxprs
 from oryxstate._effects import _frames
 from oryxstate._effects._names import Name, StateEffect, touches_state
 from oryxstate._errors import EffectError
@@ -22,14 +22,14 @@ class StateTrace(_jax.ForwardingTrace):
     """
 
     def process_primitive(self, primitive, tracers, params, /):
-        if primitive not in _jax.INTERCEPTED and _jax.has_subjaxpr(params):
+        if primitive not in _interception.INTERCEPTED and _jaxprs.has_subjaxpr(params):
             refuse_state_inside(primitive, params)
         return super().process_primitive(primitive, tracers, params)
 
 
 def refuse_state_inside(primitive: Any, params: dict) -> None:
     """Raise if a computation inside these parameters touches state: its primitive has no rule."""
-    for jaxpr in _jax.subjaxprs(params):
+    for jaxpr in _jaxprs.subjaxprs(params):
         if touches_state(jaxpr):
             names = sorted(e.name for e in jaxpr.effects if isinstance(e, StateEffect))
             raise no_rule(names[0], primitive)
@@ -46,7 +46,7 @@ def no_rule(name: Name, primitive: Any) -> EffectError:
     )
 
 
-_jax.intercept_eager_jit(touches_state)
+_interception.intercept_eager_jit(touches_state)
 
 
 @contextlib.contextmanager

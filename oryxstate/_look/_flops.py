@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from oryxstate import _jax
+from oryxstate import _jax, _jaxprs
 
 
 def flops(function: Callable[..., Any], *args: Any) -> int | None:
@@ -33,15 +33,15 @@ def _of_jaxpr(jaxpr: Any) -> float | None:
 
 def _counted_once(jaxpr: Any) -> float | None:
     """What XLA counts."""
-    avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in _jax.invars(jaxpr)]
-    lowered = jax.jit(lambda *args: _jax.evaluate(jaxpr, args)).lower(*avals)
+    avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in _jaxprs.invars(jaxpr)]
+    lowered = jax.jit(lambda *args: _jaxprs.evaluate(jaxpr, args)).lower(*avals)
     analysis = lowered.cost_analysis()
     return None if analysis is None else float(analysis.get("flops", 0))
 
 
 def _missed(jaxpr: Any) -> float:
     """What XLA leaves out, which counts each loop once."""
-    return sum(map(_missed_in, _jax.equations(jaxpr)))
+    return sum(map(_missed_in, _jaxprs.equations(jaxpr)))
 
 
 def _missed_in(equation: Any) -> float:

@@ -7,6 +7,7 @@ import functools
 import inspect
 from typing import Any
 
+from oryxstate import _signatures
 from oryxstate._module._attributes import CachedProperty, FieldAttribute, fields_first
 from oryxstate._module._fields import Layout
 
@@ -28,7 +29,7 @@ def make(cls: Any, root: Any, *, kw_only: bool = False) -> None:
     parents = [base for base in cls.__mro__[1:] if hasattr(base, "__generated_init__")]
     inherited = parents[0].__generated_init__ if parents else True
     cls.__generated_init__ = inherited and "__init__" not in cls.__dict__
-    for name in inspect.get_annotations(cls):  # or dataclasses would take it for a default
+    for name in _signatures.annotations_of(cls):  # or dataclasses would take it for a default
         if name not in cls.__dict__ and _is_abstract(getattr(cls, name, None)):
             setattr(cls, name, FieldAttribute(name))
     dataclasses.dataclass(eq=False, repr=False, init=cls.__generated_init__, kw_only=kw_only)(cls)
@@ -113,7 +114,7 @@ def _own_fields(base: type) -> set[str]:
     if "__dataclass_fields__" not in vars(base):
         return set()
     fields: Any = base
-    return {f.name for f in dataclasses.fields(fields)} & set(inspect.get_annotations(base))
+    return {f.name for f in dataclasses.fields(fields)} & set(_signatures.annotations_of(base))
 
 
 def _gives_way(attribute: Any, owner: type, position: int, field: int) -> bool:

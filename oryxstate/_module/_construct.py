@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, dataclass_transform
 
 import jax
 
+from oryxstate import _signatures
 from oryxstate._module import _foreign, _hook, _pytree
 from oryxstate._module._fields import FieldInfo, Layout, mend, param, state, static
 from oryxstate._module._pytree import AUX, REST, is_module
@@ -51,7 +52,7 @@ class ModuleMeta(abc.ABCMeta):
         @property
         def __signature__(cls) -> inspect.Signature:
             """That of `__init__`, which `__call__` above hides from `inspect`."""
-            return inspect.signature(types.MethodType(cls.__init__, cls))
+            return _signatures.signature_of(types.MethodType(cls.__init__, cls))
 
 
 def _check_keywords(cls: Any, kwargs: dict[str, Any]) -> None:

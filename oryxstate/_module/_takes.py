@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
+from oryxstate import _signatures
 from oryxstate._module import _pytree
 
 RNG = "rng"
@@ -55,7 +56,7 @@ _known: weakref.WeakKeyDictionary[Any, Taken] = weakref.WeakKeyDictionary()
 
 def _taken_by(function: Callable[..., Any]) -> Taken:
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = _signatures.signature_of(function).parameters.values()
     except (TypeError, ValueError):  # built in, without a signature
         return ANY
     by_name = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY

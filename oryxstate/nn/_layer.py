@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import jax
 
-from oryxstate import _api, _jax, _tree
+from oryxstate import _api, _jax, _signatures, _tree
 from oryxstate._errors import InputError
 from oryxstate._module import _keywords, _live, _pytree
 from oryxstate._module._base import Module
@@ -283,7 +283,7 @@ def _made(layer: Layer, other: Any, chain: str) -> str:
 
 def _template_of(cls: type[Layer], args: tuple, kwargs: dict[str, Any]) -> str:
     """What to write instead of `Dense(64)` or `Dense(in, out)`."""
-    parameters = list(inspect.signature(cls.initialize).parameters.values())[2:]
+    parameters = list(_signatures.signature_of(cls.initialize).parameters.values())[2:]
     for given in (args, args[1:] if parameters and parameters[0].name == "features" else args):
         try:
             template = cls.of(*given, **kwargs)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
-from oryxstate import _api, _function_runs, _functions
+from oryxstate import _api, _function_runs, _functions, _signatures
 from oryxstate._tree import make_array_spec
 
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ class Of:
 
         def of(*args: P.args, **options: P.kwargs) -> Template[L]:
             try:
-                inspect.signature(layer.initialize).bind(None, None, *args, **options)
+                _signatures.signature_of(layer.initialize).bind(None, None, *args, **options)
             except TypeError as error:
                 raise TypeError(f"{layer.__name__}.of: {error}") from None
             layer.check(*args, **options)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
+from oryxstate import _signatures
 from oryxstate._annotations import _hints
 from oryxstate.testing._values import (
     UNSAID,
@@ -48,7 +49,7 @@ class Parameters(NamedTuple):
 
 def parameters_of(function: Callable[..., Any], owner: str, remedy: str) -> Parameters:
     """Return the parameters of a function, or of a method with `self`."""
-    signature = dict(inspect.signature(function).parameters)
+    signature = dict(_signatures.signature_of(function).parameters)
     return Parameters(signature, _hints.of_function(function), owner, remedy)
 
 
@@ -120,7 +121,7 @@ def _some(drawing: Drawing, parameters: Parameters, name: str) -> list[Any]:
 @draws(object)
 def _draw_dataclass(drawing: Drawing, kind: Any) -> Any:
     """Draw a plain dataclass, an Equinox module or a NamedTuple, in the surrounding scope."""
-    signature = dict(inspect.signature(kind).parameters)
+    signature = dict(_signatures.signature_of(kind).parameters)
     hints = {**_hints.of_function(kind.__init__), **_hints.of_fields(kind)}
     remedy = f"`st.register_type_strategy({kind.__name__}, ...)`"
     args, kwargs = draw_arguments(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from oryxstate._releases import TESTED
 from oryxstate.testing import LAWS, jax_matrix
 
 ROOT = Path(__file__).parents[2]
@@ -149,10 +150,8 @@ def test_the_matrix(tmp_path):
     assert json.loads(result.stdout) == jax_matrix()
 
 
-def test_the_matrix_is_what_nox_tests():
-    noxfile = (ROOT / "noxfile.py").read_text()
-    tested = set(re.findall(r'\("(3\.\d+)", "(0\.[\d.]+)"\)', noxfile))
-    assert tested == {(job["python"], job["jax"]) for job in jax_matrix()}
+def test_the_matrix_is_of_tested_releases():
+    assert {job["jax"] for job in jax_matrix()} <= set(TESTED)
 
 
 def test_wrong_options_and_functions(tmp_path):

@@ -7,7 +7,7 @@ with JAX's public function, the state as extra inputs and outputs, so that whate
 (differentiate, batch, stage, compile) it does to the program one would have written by hand.
 """
 
-from oryxstate import _jax
+from oryxstate import _interception, _jax
 from oryxstate._effects.rules import (
     call,
     callback,
@@ -23,19 +23,19 @@ from oryxstate._effects.rules import (
     while_loop,
 )
 
-_jax.intercept(_jax.JIT, jit.rule)
-_jax.intercept(_jax.SCAN, scan.rule)
-_jax.intercept(_jax.WHILE, while_loop.rule)
-_jax.intercept(_jax.COND, cond.rule)
-_jax.intercept(_jax.REMAT, remat.rule)
-_jax.intercept(_jax.CUSTOM_JVP, custom_derivatives.jvp_rule)
-_jax.intercept(_jax.CUSTOM_VJP, custom_derivatives.vjp_rule)
-_jax.intercept(_jax.CUSTOM_VMAP, custom_vmap.rule)
-_jax.intercept(_jax.SHARD_MAP, shard_map.rule)
-_jax.intercept(_jax.LINEAR_SOLVE, linear_solve.rule)
-_jax.intercept(_jax.HI_PRIMITIVE, hi_primitive.rule)
-_jax.intercept(_jax.REMAT_OPT, call.rule)
+_interception.intercept(_jax.JIT, jit.rule)
+_interception.intercept(_jax.SCAN, scan.rule)
+_interception.intercept(_jax.WHILE, while_loop.rule)
+_interception.intercept(_jax.COND, cond.rule)
+_interception.intercept(_jax.REMAT, remat.rule)
+_interception.intercept(_jax.CUSTOM_JVP, custom_derivatives.jvp_rule)
+_interception.intercept(_jax.CUSTOM_VJP, custom_derivatives.vjp_rule)
+_interception.intercept(_jax.CUSTOM_VMAP, custom_vmap.rule)
+_interception.intercept(_jax.SHARD_MAP, shard_map.rule)
+_interception.intercept(_jax.LINEAR_SOLVE, linear_solve.rule)
+_interception.intercept(_jax.HI_PRIMITIVE, hi_primitive.rule)
+_interception.intercept(_jax.REMAT_OPT, call.rule)
 if _jax.EVAL_JAXPR is not None:
-    _jax.intercept(_jax.EVAL_JAXPR, call.rule)
+    _interception.intercept(_jax.EVAL_JAXPR, call.rule)
 for primitive in _jax.CALLBACKS:
-    _jax.intercept(primitive, callback.rule_of(primitive))
+    _interception.intercept(primitive, callback.rule_of(primitive))

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from oryxstate import _jax
+from oryxstate import _jax, _jaxprs, _subfuns, _tangents
 from oryxstate._effects import _frames
 from oryxstate._effects._derivatives import is_inexact, state_jvp, state_vjp
 from oryxstate._effects._functionalize import (
@@ -28,19 +28,19 @@ from oryxstate._errors import EffectError
 
 def jvp_rule(trace, args, params):
     """Rebuild a stateful `custom_jvp` function."""
-    return _rule(_jax.CUSTOM_JVP, _jax.JVPSubfuns, trace, args, params)
+    return _rule(_jax.CUSTOM_JVP, _subfuns.JVPSubfuns, trace, args, params)
 
 
 def vjp_rule(trace, args, params):
     """Rebuild a stateful `custom_vjp` function."""
-    return _rule(_jax.CUSTOM_VJP, _jax.VJPSubfuns, trace, args, params)
+    return _rule(_jax.CUSTOM_VJP, _subfuns.VJPSubfuns, trace, args, params)
 
 
 def _rule(primitive, kind, trace, args, params):
     if not _frames.active():
         return None
     with _jax.set_current_trace(trace):
-        parent = _jax.parent_of_unmapped(trace, args, params["subfuns"][0])
+        parent = _subfuns.parent_of_unmapped(trace, args, params["subfuns"][0])
         if parent is not None:
             return _jax.bind_at(primitive, parent, args, params)
         custom = kind(params)
@@ -48,7 +48,7 @@ def _rule(primitive, kind, trace, args, params):
     if jaxpr is None:
         return None
     out = rebuild(trace, custom, jaxpr, args)
-    _jax.leave_one_output_tree(params["subfuns"])
+    _subfuns.leave_one_output_tree(params["subfuns"])
     return out
 
 
@@ -56,9 +56,9 @@ def rebuild(trace, custom, jaxpr, args):
     """Rebuild a function with a derivative of its own, whose body `jaxpr` touches state."""
     if declares(jaxpr):  # an initialization, of which nobody asks the derivative
         with _jax.set_current_trace(trace):
-            return _jax.evaluate(jaxpr, args)
+            return _jaxprs.evaluate(jaxpr, args)
     with _jax.set_current_trace(trace):  # what it closes over may be a module, mapped or not
-        jaxpr, operands = _jax.hoist_consts(jaxpr, args)
+        jaxpr, operands = _jaxprs.hoist_consts(jaxpr, args)
     closed_over, pure = operands[: len(operands) - len(args)], pure_uncached(jaxpr)
 
     def run(read, written, args):
@@ -142,7 +142,7 @@ def _with_vjp(custom, run, roots, refused):
                 natural[i] = bar if natural[i] is None else natural[i] + bar
         return (None, *jax.tree.unflatten(tree, natural)), logs
 
-    _jax.define_vjp(function, forward, backward, custom)
+    _subfuns.define_vjp(function, forward, backward, custom)
     return function
 
 
@@ -154,7 +154,7 @@ def _guarded(name, leaves, custom):
         return leaves
 
     def rule(primals, tangents):
-        if not all(map(_jax.is_zero, tangents[0])):
+        if not all(map(_tangents.is_zero, tangents[0])):
             raise EffectError(_DERIVATIVE_OF_STATE.format(name=name, custom=custom))
         return primals[0], tangents[0]
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.custom_batching import custom_vmap
 
-from oryxstate import _jax
+from oryxstate import _jax, _jaxprs
 from oryxstate._effects import _frames
 from oryxstate._effects._functionalize import pure_uncached, thread
 
@@ -36,7 +36,7 @@ def _rebuilt(jaxpr, params):
         (out, new), mapped = _mapped(lambda r, w, xs: run(r, w, *xs), axes, inputs)
         if not any(jax.tree.leaves(batched[:2])):  # the user's rule knows of no mapped state
             with _frames.replay({**read, **written}):
-                out, out_mapped = _jax.vmap_rule(params, axis_size, batched[2], args)
+                out, out_mapped = _jaxprs.vmap_rule(params, axis_size, batched[2], args)
             mapped = out_mapped, mapped[1]
         return (out, new), mapped
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import jax
 
-from oryxstate import _jax
+from oryxstate import _hi_primitives, _jax
 from oryxstate._effects._names import touches_state
 from oryxstate._effects.rules import custom_derivatives, remat
 
 
 def rule(trace, args, params):
     """Send each to the rule of what it is; any other is a function with a derivative of its own."""
-    primitive = _jax.HiPrimitive(params)
+    primitive = _hi_primitives.HiPrimitive(params)
     if not touches_state(primitive):
         return None
     checkpoint = primitive.checkpoint

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from oryxstate import _jax
+from oryxstate import _jaxprs
 from oryxstate._effects import _frames, _sown
 from oryxstate._effects._derivatives import jvp, state_jvp
 from oryxstate._effects._functionalize import Part, thread
@@ -22,7 +22,7 @@ def rule(trace, args, params):
     JAX takes what `solve` returns beside the solution for a constant, so the new state has the
     natural derivative of `solve`.
     """
-    jaxprs, consts, b = _jax.linear_solve_parts(params, args)
+    jaxprs, consts, b = _jaxprs.linear_solve_parts(params, args)
     jaxprs = {name: jaxpr for name, jaxpr in jaxprs.items() if jaxpr is not None}
 
     def system(read, written, inputs):
@@ -60,7 +60,7 @@ def _with_own_derivative(system, jaxprs):
 
 def _run(jaxprs, name, read, written, consts, x):
     with _frames.replay({**read, **written}) as frame:
-        out = _jax.evaluate(jaxprs[name], [*consts[name], *x])
+        out = _jaxprs.evaluate(jaxprs[name], [*consts[name], *x])
         new = {key: frame.variables[key].leaves for key in written}
         return out, {**new, **{key: _sown.values(frame, key) for key in _sown.forms(jaxprs[name])}}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jax import lax
 
-from oryxstate import _jax
+from oryxstate import _jaxprs
 from oryxstate._effects import _sown
 from oryxstate._effects._functionalize import Slices, cached, pure, thread
 from oryxstate._effects._names import touches_state
@@ -15,7 +15,7 @@ def rule(trace, args, params):
     jaxpr = params["jaxpr"]
     if not touches_state(jaxpr):
         return None
-    num_consts, num_carry = _jax.scan_counts(params)
+    num_consts, num_carry = _jaxprs.scan_counts(params)
     split = num_consts + num_carry
     consts, carry, xs = args[:num_consts], args[num_consts:split], args[split:]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 from jax.sharding import PartitionSpec
 
-from oryxstate import _jax
+from oryxstate import _jax, _jaxprs, _shard_maps
 from oryxstate._effects import _frames, _primitives, _sown
 from oryxstate._effects._functionalize import Part, partial_error, pure, thread
 from oryxstate._effects._names import touches_state
@@ -19,7 +19,7 @@ def rule(trace, args, params):
     if not _frames.active():
         return None
     with _jax.set_current_trace(trace):
-        staged = _jax.stage_shard_map(args, params)
+        staged = _shard_maps.stage_shard_map(args, params)
         if not touches_state(staged.jaxpr):
             return None
         _refuse_varying(staged)
@@ -71,7 +71,7 @@ def _sown_axes(staged, checked):
     """The mesh axes along which sown values may differ; what comes out has one axis for them."""
 
     def axes(avals):
-        varying = frozenset().union(*map(_jax.varying_axes, avals)) if checked else None
+        varying = frozenset().union(*map(_shard_maps.varying_axes, avals)) if checked else None
         known = staged.manual_axes if varying is None else varying & staged.manual_axes
         return tuple(sorted(known))
 
@@ -81,10 +81,10 @@ def _sown_axes(staged, checked):
 
 def _refuse_varying(staged):
     """Raise if devices read or write state that differs; JAX's own error names no state."""
-    for eqn in _jax.equations(staged.jaxpr):
+    for eqn in _jaxprs.equations(staged.jaxpr):
         if eqn.primitive not in (_primitives.variable_p, _primitives.assign_p):
             continue
-        axes = frozenset().union(*(_jax.varying_axes(var.aval) for var in eqn.outvars))
+        axes = frozenset().union(*(_shard_maps.varying_axes(var.aval) for var in eqn.outvars))
         if axes & staged.manual_axes:
             name = eqn.params["var"]
             if eqn.primitive is _primitives.variable_p:
