@@ -176,9 +176,9 @@ class BatchNorm(Layer):
     def _check_example(self, x: Any) -> None:
         size, one = self.mean.shape[0], ArraySpec(jnp.shape(x), x.dtype)
         fits = _has_axis(one, self.axis) and one.shape[self.axis] == size
-        place = f"[..., {size}]" if self.axis == -1 else f"{size} features along axis {self.axis}"
         fits = fits and jnp.issubdtype(x.dtype, jnp.floating)
-        self.check_input(fits, f"floats {place}", x)
+        along = f"{size} floats along axis {self.axis}"
+        self.check_input(fits, f"floats [..., {size}]" if self.axis == -1 else along, x)
 
     def _normalized(self, x: jax.Array) -> jax.Array:
         return _normalize(

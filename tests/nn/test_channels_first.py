@@ -71,7 +71,7 @@ def test_what_does_not_fit():
     with pytest.raises(ValueError, match=r"features along axis 3, but got float32\[3,4,5\]"):
         nn.BatchNorm.of(axis=3).init(KEY, XS[0])
     norm = nn.BatchNorm.of(axis=0).init(KEY, XS[0])
-    with pytest.raises(ValueError, match=r"BatchNorm takes 3 features along axis 0, but got"):
+    with pytest.raises(ValueError, match=r"BatchNorm takes 3 floats along axis 0, but got"):
         ox.batch_call(norm, jnp.moveaxis(XS, 1, -1), training=True)
     for axis in ((0, 1), 1.0, True, None):
         with pytest.raises(ValueError, match="`axis` is the axis of the features in one example"):
