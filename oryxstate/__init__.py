@@ -3,7 +3,7 @@
 from oryxstate._annotations._setting import check_annotations
 from oryxstate._api import call, call_and_update, init, spec, update
 from oryxstate._batch import batch_call, batch_call_and_update, per_example
-from oryxstate._errors import AnnotationError, EffectError
+from oryxstate._errors import AnnotationError, CheckpointError, EffectError, MismatchError
 from oryxstate._functions import FunctionModule, assign, variable
 from oryxstate._grad import grad, merge, partition, value_and_grad
 from oryxstate._module._base import Module
@@ -12,13 +12,15 @@ from oryxstate._module._live import snapshot
 from oryxstate._module._takes import keywords
 from oryxstate._tree import ArraySpec, Shape, make_array_spec, named_leaves
 
-from oryxstate import _batched, _containers, nn  # isort: skip  (the first two register themselves)
+from oryxstate import _batched, _containers, checkpoint, mapping, nn  # isort: skip  (the first two register themselves)
 
 __all__ = [
     "AnnotationError",
     "ArraySpec",
+    "CheckpointError",
     "EffectError",
     "FunctionModule",
+    "MismatchError",
     "Module",
     "Shape",
     "assign",
@@ -27,10 +29,12 @@ __all__ = [
     "call",
     "call_and_update",
     "check_annotations",
+    "checkpoint",
     "grad",
     "init",
     "keywords",
     "make_array_spec",
+    "mapping",
     "merge",
     "named_leaves",
     "nn",

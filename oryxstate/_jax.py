@@ -802,3 +802,13 @@ def varying_axes(aval: Any) -> frozenset:
 def convert(value: Any, dtype: Any, weak_type: bool) -> Any:
     """Cast to a dtype and to a weak or strong type."""
     return _convert_element_type(value, dtype, weak_type=weak_type)
+
+
+def is_tracer(value: Any) -> bool:
+    """Whether a value stands for one in a program that is being traced."""
+    return isinstance(value, jax.core.Tracer)
+
+
+def key_impl(dtype: Any) -> str:
+    """The name of the generator of a dtype of random keys; `jax.random.key_impl` takes arrays."""
+    return dtype._impl.name

@@ -21,11 +21,11 @@ MODULES = {
 }
 # From the bottom; a file imports only from its own layer and those below.
 LAYERS = [
-    ("_errors", "_example_keys", "_tree", "_jax", "_stack"),
+    ("_errors", "_example_keys", "_extras", "_tree", "_jax", "_stack"),
     ("_effects",),
     ("_module",),
     ("_annotations", "_api", "_batched", "_function_runs"),
-    ("_functions", "_containers", "_grad", "_capture", "_batch"),
+    ("_functions", "_containers", "_grad", "_capture", "_batch", "mapping"),
     ("nn", "checkpoint", "sharding", "summary"),
     ("testing",),
 ]
@@ -42,6 +42,7 @@ ALONE = (
     "_grad",
     "_capture",
     "checkpoint",
+    "mapping",
     "sharding",
 )
 

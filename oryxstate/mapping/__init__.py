@@ -1,0 +1,41 @@
+"""oryxstate.mapping: rules that lead from the paths and layouts of a file to those of a model."""
+
+from oryxstate.mapping._convert import convert
+from oryxstate.mapping._match import Report
+from oryxstate.mapping._rules import (
+    Add,
+    Drop,
+    Flip,
+    Keep,
+    Merge,
+    Rename,
+    Reshape,
+    Rule,
+    Share,
+    Split,
+    Stack,
+    Sum,
+    Transpose,
+    Unstack,
+    inverse,
+)
+
+__all__ = [
+    "Add",
+    "Drop",
+    "Flip",
+    "Keep",
+    "Merge",
+    "Rename",
+    "Report",
+    "Reshape",
+    "Rule",
+    "Share",
+    "Split",
+    "Stack",
+    "Sum",
+    "Transpose",
+    "Unstack",
+    "convert",
+    "inverse",
+]
