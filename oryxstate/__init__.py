@@ -11,6 +11,7 @@ from oryxstate._module._fields import param, state, static
 from oryxstate._module._live import snapshot
 from oryxstate._module._takes import keywords
 from oryxstate._tree import ArraySpec, Shape, make_array_spec, named_leaves
+from oryxstate.weights import load_weights, save_weights, weights
 
 from oryxstate import _batched, _containers, checkpoint, mapping, nn  # isort: skip  (the first two register themselves)
 
@@ -33,6 +34,7 @@ __all__ = [
     "grad",
     "init",
     "keywords",
+    "load_weights",
     "make_array_spec",
     "mapping",
     "merge",
@@ -41,6 +43,7 @@ __all__ = [
     "param",
     "partition",
     "per_example",
+    "save_weights",
     "snapshot",
     "spec",
     "state",
@@ -48,6 +51,7 @@ __all__ = [
     "update",
     "value_and_grad",
     "variable",
+    "weights",
 ]
 
 del _batched, _containers

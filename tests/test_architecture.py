@@ -26,7 +26,7 @@ LAYERS = [
     ("_module",),
     ("_annotations", "_api", "_batched", "_function_runs"),
     ("_functions", "_containers", "_grad", "_capture", "_batch", "mapping"),
-    ("nn", "checkpoint", "sharding", "summary"),
+    ("nn", "checkpoint", "sharding", "summary", "weights"),
     ("testing",),
 ]
 INTERNALS = ("jax.core", "jax.extend", "jax.interpreters", "jax._src")
@@ -44,6 +44,7 @@ ALONE = (
     "checkpoint",
     "mapping",
     "sharding",
+    "weights",
 )
 
 

@@ -20,7 +20,7 @@ from oryxstate.checkpoint._manifest import Leaf
 from oryxstate.checkpoint._one import failing, numbers, restore
 from oryxstate.checkpoint._snapshot import Array, snapshot
 from oryxstate.mapping._match import Report
-from oryxstate.mapping._rules import Rule
+from oryxstate.mapping._rule import Rule
 
 T = TypeVar("T")
 _STEP = re.compile(r"step-(\d+)")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import itertools
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +34,10 @@ from oryxstate.checkpoint._snapshot import Array
 from oryxstate.mapping._convert import follow
 from oryxstate.mapping._entries import Entries, Entry
 from oryxstate.mapping._match import Report, compare
-from oryxstate.mapping._rules import Rule
+from oryxstate.mapping._rule import Rule
 from oryxstate.mapping._targets import put
+
+WRITERS = 2  # parts that are written at once; one computes while the other waits for the disk
 
 
 def write(
@@ -40,8 +45,8 @@ def write(
 ) -> None:
     """Write a checkpoint, durably.
 
-    It is made under another name, and gets its own when all of it is on the disk. If anything fails,
-    what was made is removed.
+    It is made under another name, and gets its own when all of it is on the disk. If anything
+    fails, what was made is removed.
 
     Args:
         folder: the folder, which does not exist; the one above it does.
@@ -64,11 +69,19 @@ def _fill(
     (folder / ARRAYS).mkdir()
     leaves = {path: leaf for path, (leaf, _) in taken.items()}
     arrays = {path: array for path, (_, array) in taken.items() if array is not None}
-    for i, group in enumerate(_arrays.parts({path: _bytes(leaves[path]) for path in arrays})):
-        _arrays.write(folder / ARRAYS / str(i), {path: arrays[path]() for path in group})
+    groups = list(_arrays.parts({path: _bytes(leaves[path]) for path in arrays}))
+    for i, group in enumerate(groups):
         leaves |= {path: dataclasses.replace(leaves[path], part=i) for path in group}
-    files = _disk.seal(folder)
-    text = Manifest(leaves, files, metrics, _versions()).encode()
+
+    def write_part(i: int) -> dict[str, tuple[int, int]]:
+        part = folder / ARRAYS / str(i)
+        _arrays.write(part, {path: arrays[path]() for path in groups[i]})
+        return {f"{ARRAYS}/{i}/{name}": file for name, file in _disk.seal(part).items()}
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        files = [file for part in pool.map(write_part, range(len(groups))) for file in part.items()]
+    _disk.sync(folder / ARRAYS)
+    text = Manifest(leaves, dict(files), metrics, _versions()).encode()
     _disk.write(folder / MANIFEST, text)
     # The mark must not be on the disk before what it stands for.
     _disk.sync(folder)
@@ -132,9 +145,7 @@ class Damaged(CheckpointError):
         super().__init__(f"'{folder}' cannot be read: {reason}.")
 
 
-def read(
-    folder: Path, into: Any, *, select: Any, rules: Sequence[Rule]
-) -> tuple[Any, Report]:
+def read(folder: Path, into: Any, *, select: Any, rules: Sequence[Rule]) -> tuple[Any, Report]:
     """Read a checkpoint into a pytree like `into`."""
     found = manifest(folder)
     entries: Entries = {
@@ -158,26 +169,32 @@ def _values(folder: Path, found: Manifest, entries: Entries) -> Iterator[tuple[s
     order = sorted(entries, key=last_part)
     last = {source: path for path in order for source in entries[path].sources}
     held: dict[str, Any] = {}
-    for path in order:
-        for source in entries[path].sources:
-            if source not in held:
-                leaf = leaves[source]
-                wanted = [s for s in last if leaves[s].part == leaf.part]
-                held |= _stored(source, leaf) or _part(folder, found, leaf.part, wanted)
-        yield path, entries[path].value(held)
-        for source in {s for s in entries[path].sources if last[s] == path}:
-            del held[source]
+    wanted: dict[int, list[str]] = {}
+    for source in last:
+        if (part := leaves[source].part) is not None:
+            wanted.setdefault(part, []).append(source)
+        else:
+            held[source] = _stored(leaves[source])
+    with ThreadPoolExecutor(1) as pool:
+        parts = iter([(part, partial(_part, folder, found, part, wanted[part])) for part in wanted])
+        ahead = {part: pool.submit(read) for part, read in itertools.islice(parts, 1)}
+        for path in order:
+            for source in entries[path].sources:
+                if source not in held:
+                    # While this part goes into the model, the next one is read.
+                    ahead |= {part: pool.submit(read) for part, read in itertools.islice(parts, 1)}
+                    held |= ahead.pop(leaves[source].part).result()
+            yield path, entries[path].value(held)
+            for source in {s for s in entries[path].sources if last[s] == path}:
+                del held[source]
 
 
-def _stored(path: str, leaf: Leaf) -> dict[str, Any]:
+def _stored(leaf: Leaf) -> Any:
     """Return a leaf that is in the manifest itself."""
     if leaf.value is not None:
-        return {path: scalar_from_text(leaf.dtype, leaf.value)}
-    if leaf.part is None:
-        keys = leaf.dtype.startswith("key<")
-        shape, dtype = ((*leaf.shape, 0), "uint32") if keys else (leaf.shape, leaf.dtype)
-        return {path: np.empty(shape, dtype)}
-    return {}
+        return scalar_from_text(leaf.dtype, leaf.value)
+    keys = leaf.dtype.startswith("key<")
+    return np.empty((*leaf.shape, 0) if keys else leaf.shape, "uint32" if keys else leaf.dtype)
 
 
 def _part(folder: Path, found: Manifest, part: Any, wanted: list[str]) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 FORMAT, VERSION = "oryxstate checkpoint", 1
 MANIFEST, COMMITTED, ARRAYS = "manifest.json", "COMMITTED", "arrays"
@@ -78,16 +80,29 @@ class Manifest:
             raise FutureVersion(data.get("version"), data.get("written_by", {}).get("oryxstate"))
         try:
             return cls(
-                leaves={
-                    path: Leaf(**{**leaf, "shape": tuple(leaf["shape"])})
-                    for path, leaf in data["leaves"].items()
-                },
+                leaves={path: _leaf(**leaf) for path, leaf in data["leaves"].items()},
                 files={name: (f["size"], f["crc32"]) for name, f in data["files"].items()},
                 metrics={name: float.fromhex(x) for name, x in data["metrics"].items()},
                 written_by=data["written_by"],
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"its {MANIFEST} is not complete: {error!r}") from None
+
+
+def _leaf(
+    dtype: str, shape: Sequence[int], part: int | None = None, value: str | None = None
+) -> Leaf:
+    """Return a leaf of which the file says only what a leaf can be.
+
+    Raises:
+        TypeError: if it does not.
+    """
+    if dtype in _SCALARS and isinstance(value, str):
+        return Leaf(dtype, value=value)
+    known = dtype.startswith("key<") or np.dtype(dtype).kind in "biufcV"  # V: bfloat16 and so on
+    if not known:
+        raise TypeError(f"there is no array of dtype {dtype!r}")
+    return Leaf(dtype, tuple(map(int, shape)), None if part is None else int(part))
 
 
 class FutureVersion(Exception):

@@ -11,14 +11,12 @@ from oryxstate._errors import CheckpointError
 from oryxstate.checkpoint import _disk, _folder
 from oryxstate.checkpoint._snapshot import snapshot
 from oryxstate.mapping._match import Report
-from oryxstate.mapping._rules import Rule
+from oryxstate.mapping._rule import Rule
 
 T = TypeVar("T")
 
 
-def save(
-    folder: str | os.PathLike, tree: Any, *, metrics: Mapping[str, Any] | None = None
-) -> None:
+def save(folder: str | os.PathLike, tree: Any, *, metrics: Mapping[str, Any] | None = None) -> None:
     """Write a checkpoint of a pytree, and return when it is on the disk.
 
     Args:
@@ -68,8 +66,8 @@ def restore(
             `into` has, and of the same kind: of JAX for JAX and for a spec, of NumPy for NumPy, a
             Python number for a Python number. Dtypes may differ among floats, among complex
             numbers, and among integers.
-        select: which leaves to restore, a predicate on paths or a selection (an object with a method
-            `paths(model)`); the others stay as they are in `into`.
+        select: which leaves to restore, a predicate on paths or a selection (an object with a
+            method `paths(model)`); the others stay as they are in `into`.
         mapping: rules that lead from the saved paths to those of `into` (`oryxstate.mapping`).
         report: called with a `mapping.Report` of what was restored, such as `print`.
 
@@ -102,7 +100,7 @@ def numbers(metrics: Mapping[str, Any] | None) -> dict[str, float]:
     return found
 
 
-class failing:  # noqa: N801  (used as a function)
+class failing:
     """Raise what went wrong in a block as a `CheckpointError` that begins with a text."""
 
     def __init__(self, text: str):

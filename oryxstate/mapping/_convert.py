@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from oryxstate.mapping._entries import Entries, Entry
-from oryxstate.mapping._rules import Rule
+from oryxstate.mapping._rule import Rule
 
 
 def convert(arrays: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, np.ndarray]:

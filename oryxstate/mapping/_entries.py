@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -70,7 +71,7 @@ def combine(
     """Return what a function of several arrays gives, with its shape."""
     sizes = [len(entry.sources) for entry in entries]
     starts = np.cumsum([0, *sizes]).tolist()
-    parts = [slice(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+    parts = [slice(a, b) for a, b in itertools.pairwise(starts)]
     sources = tuple(path for entry in entries for path in entry.sources)
 
     def compute(*xs: np.ndarray) -> np.ndarray:

@@ -81,12 +81,15 @@ def _selected(
         return list(leaves), lambda path: True
     if hasattr(select, "paths"):
         paths = set(select.paths(into))
-        chosen, wants = [path for path in leaves if path in paths], lambda path: False
+        chosen = [path for path in leaves if path in paths]
+        wants = getattr(select, "wants", lambda path: False)
     else:
         chosen, wants = [path for path in leaves if select(path)], select
     if not chosen:
         some = ", ".join(list(leaves)[:5])
-        raise ValueError(f"the selection matches no leaf of the model, whose leaves are {some}, ...")
+        raise ValueError(
+            f"the selection matches no leaf of the model, whose leaves are {some}, ..."
+        )
     return chosen, wants
 
 

@@ -85,8 +85,8 @@ def put(value: Any, leaf: Any, path: str) -> Any:
     Args:
         value: a NumPy array, of random keys their data, or a Python scalar.
         leaf: the leaf of a model, or the spec of one: a JAX array comes out for a JAX array and for
-            a spec, with its dtype and sharding, a NumPy array for a NumPy array, a Python scalar for
-            a Python scalar.
+            a spec, with its dtype and sharding, a NumPy array for a NumPy array, a Python scalar
+            for a Python scalar.
         path: where it stands, for errors.
 
     Raises:

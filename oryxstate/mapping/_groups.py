@@ -1,258 +1,15 @@
-"""The rules of which a mapping is made: each changes paths, or arrays, or both."""
+"""Rules that make one array of several, and several of one."""
 
 from __future__ import annotations
 
-import abc
 import dataclasses
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from oryxstate.mapping._entries import Entries, Entry, apply, combine
-from oryxstate.mapping._patterns import check_same_wildcards, fill, match, wildcards
-
-
-class Rule(abc.ABC):
-    """A change of saved arrays by path.
-
-    A mapping is a sequence of rules; each sees what the one before it left. In the patterns of
-    paths `*` stands for a part without dots, `**` for any text and `#` for a number.
-    """
-
-    @abc.abstractmethod
-    def apply(self, entries: Entries) -> Entries:
-        """Return the entries after the change."""
-
-    @abc.abstractmethod
-    def inverse(self) -> Rule:
-        """Return the rule that leads back."""
-
-    def _none(self, pattern: str, entries: Entries) -> ValueError:
-        some = ", ".join(list(entries)[:5]) or "none"
-        return ValueError(
-            f"{self} matches no path: no path is {pattern!r}. There are {len(entries)}: {some}"
-            f"{', ...' if len(entries) > 5 else ''}."
-        )
-
-    def _renamed(self, entries: Entries, changes: dict[str, list[tuple[str, Entry]]]) -> Entries:
-        """Return the entries with some replaced by others, in the order of the old ones."""
-        new: Entries = {}
-        for path, entry in entries.items():
-            for to, changed in changes.get(path, [(path, entry)]):
-                if to in new:
-                    raise ValueError(f"{self} gives two arrays the path {to!r}.")
-                new[to] = changed
-        return new
-
-
-@dataclasses.dataclass(frozen=True)
-class Rename(Rule):
-    """Give arrays another path.
-
-    Args:
-        old: a pattern of paths.
-        new: the new path, with the same wildcards in the same order.
-
-    Raises:
-        ValueError: if the wildcards differ; when applied, if nothing matches.
-
-    Examples:
-        >>> import numpy as np
-        >>> from oryxstate import mapping
-        >>> mapping.convert({"encoder.w": np.ones(2)}, [mapping.Rename("encoder.**", "body.**")])
-        {'body.w': array([1., 1.])}
-    """
-
-    old: str
-    new: str
-
-    def __post_init__(self):
-        check_same_wildcards("Rename", self.old, self.new)
-
-    def apply(self, entries: Entries) -> Entries:
-        """Return the entries under their new paths."""
-        found = _matches(self.old, entries)
-        if not found:
-            raise self._none(self.old, entries)
-        changes = {path: [(fill(self.new, wild), entries[path])] for path, wild in found.items()}
-        return self._renamed(entries, changes)
-
-    def inverse(self) -> Rule:
-        """Return the renaming back."""
-        return Rename(self.new, self.old)
-
-
-@dataclasses.dataclass(frozen=True)
-class Drop(Rule):
-    """Leave arrays out; they may be absent.
-
-    Args:
-        pattern: a pattern of paths.
-    """
-
-    pattern: str
-
-    def apply(self, entries: Entries) -> Entries:
-        """Return the entries that do not match."""
-        found = _matches(self.pattern, entries)
-        return {path: entry for path, entry in entries.items() if path not in found}
-
-    def inverse(self) -> Rule:
-        """Return a rule that changes nothing: what was dropped does not come back."""
-        return Keep()
-
-
-@dataclasses.dataclass(frozen=True)
-class Keep(Rule):
-    """Change nothing: the inverse of rules that drop what a model does not have."""
-
-    def apply(self, entries: Entries) -> Entries:
-        """Return the entries as they are."""
-        return entries
-
-    def inverse(self) -> Rule:
-        """Return itself."""
-        return self
-
-
-@dataclasses.dataclass(frozen=True)
-class Add(Rule):
-    """Add a constant array under a path: what one side has and the other does not need.
-
-    Args:
-        path: its path.
-        value: a NumPy array.
-    """
-
-    path: str
-    value: Any = dataclasses.field(compare=False)
-
-    def apply(self, entries: Entries) -> Entries:
-        """Return the entries and the constant."""
-        value = np.asarray(self.value)
-        entry = Entry(value.shape, value.dtype.name, (), lambda: value)
-        return {**entries, self.path: entry}
-
-    def inverse(self) -> Rule:
-        """Return the rule that drops the constant."""
-        return Drop(self.path)
-
-
-class _Each(Rule):
-    """A rule that changes each array that matches, where it is."""
-
-    pattern: str
-
-    def apply(self, entries: Entries) -> Entries:
-        """Return the entries, the matching ones changed."""
-        found = _matches(self.pattern, entries)
-        if not found:
-            raise self._none(self.pattern, entries)
-        return {p: self._changed(p, e) if p in found else e for p, e in entries.items()}
-
-    @abc.abstractmethod
-    def _changed(self, path: str, entry: Entry) -> Entry:
-        """Return the entry after the change."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Transpose(_Each):
-    """Permute the axes of arrays, as `numpy.transpose` does.
-
-    Args:
-        pattern: a pattern of paths.
-        axes: for each new axis, the old one; reversed if None.
-
-    Examples:
-        >>> import numpy as np
-        >>> from oryxstate import mapping
-        >>> kernels = mapping.convert({"w": np.ones((2, 3))}, [mapping.Transpose("w")])
-        >>> kernels["w"].shape
-        (3, 2)
-    """
-
-    pattern: str
-    axes: tuple[int, ...] | None = None
-
-    def _changed(self, path: str, entry: Entry) -> Entry:
-        ndim = len(entry.shape)
-        axes = tuple(range(ndim))[::-1] if self.axes is None else tuple(self.axes)
-        if sorted(a % ndim if ndim else a for a in axes) != list(range(ndim)):
-            raise ValueError(f"{self}: '{path}' is {entry}, whose axes {axes} do not permute.")
-        axes = tuple(a % ndim for a in axes)
-
-        def permuted(x: np.ndarray) -> np.ndarray:
-            return x.transpose(*axes, *range(ndim, x.ndim))  # of random keys the data stays behind
-
-        return apply(permuted, entry, tuple(entry.shape[a] for a in axes))
-
-    def inverse(self) -> Rule:
-        """Return the permutation back."""
-        if self.axes is None:
-            return self
-        axes = [a % len(self.axes) for a in self.axes]
-        return Transpose(self.pattern, tuple(axes.index(i) for i in range(len(axes))))
-
-
-@dataclasses.dataclass(frozen=True)
-class Flip(_Each):
-    """Reverse arrays along axes.
-
-    Args:
-        pattern: a pattern of paths.
-        axes: the axes to reverse.
-    """
-
-    pattern: str
-    axes: tuple[int, ...]
-
-    def _changed(self, path: str, entry: Entry) -> Entry:
-        axes = tuple(_axis(self, path, entry, a) for a in self.axes)
-        return apply(lambda x: np.flip(x, axes), entry, entry.shape)
-
-    def inverse(self) -> Rule:
-        """Return itself."""
-        return self
-
-
-@dataclasses.dataclass(frozen=True)
-class Reshape(_Each):
-    """Give arrays another shape, in the order of their elements.
-
-    Args:
-        pattern: a pattern of paths.
-        old: the shape that they have; -1 stands for any length, once.
-        new: the shape that they get; -1 stands for what is left, once.
-
-    Examples:
-        >>> import numpy as np
-        >>> from oryxstate import mapping
-        >>> heads = mapping.Reshape("query.kernel", old=(-1, 2, 3), new=(-1, 6))
-        >>> mapping.convert({"query.kernel": np.ones((4, 2, 3))}, [heads])["query.kernel"].shape
-        (4, 6)
-    """
-
-    pattern: str
-    old: tuple[int, ...]
-    new: tuple[int, ...]
-
-    def _changed(self, path: str, entry: Entry) -> Entry:
-        pairs = list(zip(self.old, entry.shape, strict=False))
-        if len(self.old) != len(entry.shape) or any(a not in (-1, b) for a, b in pairs):
-            raise ValueError(f"{self}: '{path}' is {entry}, which is not of the shape {self.old}.")
-        size, fixed = math.prod(entry.shape), math.prod(n for n in self.new if n != -1)
-        left = size // fixed if fixed else 0
-        shape = tuple(left if n == -1 else n for n in self.new)
-        if math.prod(shape) != size:
-            raise ValueError(f"{self}: '{path}' is {entry}, which cannot have shape {self.new}.")
-        ndim = len(entry.shape)
-        return apply(lambda x: x.reshape(*shape, *x.shape[ndim:]), entry, shape)
-
-    def inverse(self) -> Rule:
-        """Return the change back."""
-        return Reshape(self.pattern, self.new, self.old)
+from oryxstate.mapping._patterns import check_same_wildcards, fill, wildcards
+from oryxstate.mapping._rule import Rule, axis_of, matches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,11 +47,11 @@ class Stack(Rule):
         """Return the entries, the numbered ones stacked."""
         at = wildcards(self.old).index("#")
         stacks: dict[str, dict[int, str]] = {}
-        for path, wild in _matches(self.old, entries).items():
+        for path, wild in matches(self.old, entries).items():
             rest = wild[:at] + wild[at + 1 :]
             stacks.setdefault(fill(self.new, rest), {})[int(wild[at])] = path
         if not stacks:
-            raise self._none(self.old, entries)
+            raise self.none(self.old, entries)
         changes: dict[str, list[tuple[str, Entry]]] = {}
         for to, numbered in stacks.items():
             missing = sorted(set(range(max(numbered) + 1)) - set(numbered))
@@ -304,7 +61,7 @@ class Stack(Rule):
             parts = _alike(self, paths, entries)
             changes |= {path: [] for path in paths}
             changes[paths[0]] = [(to, _stacked(self, to, parts, self.axis))]
-        return self._renamed(entries, changes)
+        return self.renamed(entries, changes)
 
     def inverse(self) -> Rule:
         """Return the unstacking."""
@@ -332,9 +89,9 @@ class Unstack(Rule):
         """Return the entries, the stacked ones taken apart."""
         at = wildcards(self.new).index("#")
         changes: dict[str, list[tuple[str, Entry]]] = {}
-        for path, wild in _matches(self.old, entries).items():
+        for path, wild in matches(self.old, entries).items():
             entry = entries[path]
-            axis = _axis(self, path, entry, self.axis)
+            axis = axis_of(self, path, entry, self.axis)
             shape = entry.shape[:axis] + entry.shape[axis + 1 :]
             changes[path] = [
                 (
@@ -344,8 +101,8 @@ class Unstack(Rule):
                 for i in range(entry.shape[axis])
             ]
         if not changes:
-            raise self._none(self.old, entries)
-        return self._renamed(entries, changes)
+            raise self.none(self.old, entries)
+        return self.renamed(entries, changes)
 
     def inverse(self) -> Rule:
         """Return the stacking."""
@@ -384,7 +141,7 @@ class Merge(Rule):
         """Return the entries, the parts of each whole concatenated."""
 
         def whole(to: str, parts: list[Entry]) -> Entry:
-            axis = _axis(self, to, parts[0], self.axis)
+            axis = axis_of(self, to, parts[0], self.axis)
             shapes = [part.shape for part in parts]
             for part in parts[1:]:
                 if _without(part.shape, axis) != _without(shapes[0], axis):
@@ -430,9 +187,9 @@ class Split(Rule):
     def apply(self, entries: Entries) -> Entries:
         """Return the entries, the fused ones split."""
         changes: dict[str, list[tuple[str, Entry]]] = {}
-        for path, wild in _matches(self.old, entries).items():
+        for path, wild in matches(self.old, entries).items():
             entry = entries[path]
-            axis = _axis(self, path, entry, self.axis)
+            axis = axis_of(self, path, entry, self.axis)
             length, count = entry.shape[axis], len(self.new)
             sizes = self.sizes or (length // count,) * count
             if sum(sizes) != length or len(sizes) != count:
@@ -449,8 +206,8 @@ class Split(Rule):
                 start += size
             changes[path] = parts
         if not changes:
-            raise self._none(self.old, entries)
-        return self._renamed(entries, changes)
+            raise self.none(self.old, entries)
+        return self.renamed(entries, changes)
 
     def inverse(self) -> Rule:
         """Return the merging."""
@@ -507,47 +264,28 @@ class Share(Rule):
     def apply(self, entries: Entries) -> Entries:
         """Return the entries, each that matches beside its zeros."""
         changes: dict[str, list[tuple[str, Entry]]] = {}
-        for path, wild in _matches(self.old, entries).items():
+        for path, wild in matches(self.old, entries).items():
             entry = entries[path]
             first, *others = (fill(pattern, wild) for pattern in self.new)
             zeros = apply(np.zeros_like, entry, entry.shape)
             changes[path] = [(first, entry), *((to, zeros) for to in others)]
         if not changes:
-            raise self._none(self.old, entries)
-        return self._renamed(entries, changes)
+            raise self.none(self.old, entries)
+        return self.renamed(entries, changes)
 
     def inverse(self) -> Rule:
         """Return the sum."""
         return Sum(self.new, self.old)
 
 
-def inverse(rules: Sequence[Rule]) -> tuple[Rule, ...]:
-    """Return the mapping that leads back: the inverse rules in the opposite order.
-
-    Args:
-        rules: a mapping, such as that from PyTorch's paths and layouts to those of a model.
-
-    Examples:
-        >>> from oryxstate import mapping
-        >>> mapping.inverse([mapping.Rename("a.**", "b.**"), mapping.Transpose("b.w", (1, 2, 0))])
-        (Transpose(pattern='b.w', axes=(2, 0, 1)), Rename(old='b.**', new='a.**'))
-    """
-    return tuple(rule.inverse() for rule in reversed(rules))
-
-
-def _matches(pattern: str, entries: Entries) -> dict[str, tuple[str, ...]]:
-    found = {path: match(pattern, path) for path in entries}
-    return {path: wild for path, wild in found.items() if wild is not None}
-
-
 def _joined(rule: Rule, old: tuple[str, ...], new: str, entries: Entries, whole: Any) -> Entries:
     """Replace groups of entries, one for each value of the wildcards, by one entry each."""
     groups: dict[tuple[str, ...], dict[str, str]] = {}
     for pattern in old:
-        for path, wild in _matches(pattern, entries).items():
+        for path, wild in matches(pattern, entries).items():
             groups.setdefault(wild, {})[pattern] = path
     if not groups:
-        raise rule._none(old[0], entries)
+        raise rule.none(old[0], entries)
     changes: dict[str, list[tuple[str, Entry]]] = {}
     for wild, found in groups.items():
         to = fill(new, wild)
@@ -558,7 +296,7 @@ def _joined(rule: Rule, old: tuple[str, ...], new: str, entries: Entries, whole:
         parts = _alike(rule, paths, entries)
         changes |= {path: [] for path in paths}
         changes[next(p for p in entries if p in paths)] = [(to, whole(to, parts))]
-    return rule._renamed(entries, changes)
+    return rule.renamed(entries, changes)
 
 
 def _alike(rule: Rule, paths: list[str], entries: Entries) -> list[Entry]:
@@ -579,13 +317,6 @@ def _stacked(rule: Rule, to: str, parts: list[Entry], axis: int) -> Entry:
     (shape,) = shapes
     at = axis % (len(shape) + 1)
     return combine(lambda xs: np.stack(xs, at), parts, (*shape[:at], len(parts), *shape[at:]))
-
-
-def _axis(rule: Rule, path: str, entry: Entry, axis: int) -> int:
-    ndim = len(entry.shape)
-    if not -ndim <= axis < ndim:
-        raise ValueError(f"{rule}: '{path}' is {entry}, which has no axis {axis}.")
-    return axis % ndim
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
