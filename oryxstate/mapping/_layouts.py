@@ -56,9 +56,8 @@ class Transpose(_Each):
         axes = tuple(a % ndim for a in axes)
 
         def permuted(x: np.ndarray) -> np.ndarray:
-            return x.transpose(
-                (*axes, *range(ndim, x.ndim))
-            )  # of random keys the data stays behind
+            # Behind the axes of random keys are those of their data.
+            return x.transpose((*axes, *range(ndim, x.ndim)))
 
         return apply(permuted, entry, tuple(entry.shape[a] for a in axes))
 

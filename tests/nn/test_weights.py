@@ -65,6 +65,17 @@ def group_norm(p, x):
     return normal * p["weight"] + p["bias"]
 
 
+def weight_normed(p):
+    length, v = (p[f"parametrizations.weight.original{i}"] for i in (0, 1))
+    return length * v / np.sqrt((v**2).sum((1, 2), keepdims=True))
+
+
+def spectral_normed(p):
+    weight = p["parametrizations.weight.original"]
+    u, v = (p[f"parametrizations.weight.0.{name}"] for name in ("_u", "_v"))
+    return weight / (u @ weight.reshape(len(weight), -1) @ v)
+
+
 def softmax(x):
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
@@ -174,6 +185,33 @@ ROWS = {
         drawn(5, 4),
         lambda p, x: conv_transpose(p, x.T, groups=2).T,
     ),
+    "Conv of each channel": (
+        nn.DepthwiseConv.of(3, strides=2, multiplier=2),
+        with_bias(drawn(4, 1, 3)),
+        drawn(9, 2),
+        lambda p, x: conv(p, x.T, groups=2).T,
+    ),
+    "weight_norm": (
+        nn.WeightNorm.of(nn.Conv.of(4, 3, strides=2)),
+        {
+            "parametrizations.weight.original0": drawn(4, 1, 1),
+            "parametrizations.weight.original1": drawn(4, 2, 3),
+            "bias": drawn(4),
+        },
+        drawn(9, 2),
+        lambda p, x: conv({"weight": weight_normed(p), "bias": p["bias"]}, x.T).T,
+    ),
+    "spectral_norm": (
+        nn.SpectralNorm.of(nn.Conv.of(4, 3, strides=2)),
+        {
+            "parametrizations.weight.original": drawn(4, 2, 3),
+            "parametrizations.weight.0._u": drawn(4),
+            "parametrizations.weight.0._v": drawn(6),
+            "bias": drawn(4),
+        },
+        drawn(9, 2),
+        lambda p, x: conv({"weight": spectral_normed(p), "bias": p["bias"]}, x.T).T,
+    ),
     "Bilinear": (
         nn.Bilinear.of(4),
         with_bias(drawn(4, 2, 3)),
@@ -199,6 +237,12 @@ ROWS = {
         {"weight": drawn(3)},
         drawn(5, 3),
         lambda p, x: x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * p["weight"],
+    ),
+    "InstanceNorm": (
+        nn.InstanceNorm.of(),
+        with_bias(drawn(4)),
+        drawn(5, 4),
+        lambda p, x: norm(p, x, 0),
     ),
     "GroupNorm": (nn.GroupNorm.of(2), with_bias(drawn(4)), drawn(5, 4), group_norm),
     "PReLU": (
@@ -271,7 +315,7 @@ ROWS = {
 
 
 def run(model, x):
-    keywords = {"training": False} if isinstance(model, nn.BatchNorm) else {}
+    keywords = {"training": False} if isinstance(model, nn.BatchNorm | nn.SpectralNorm) else {}
     return model(*x, **keywords) if isinstance(x, tuple) else model(x, **keywords)
 
 

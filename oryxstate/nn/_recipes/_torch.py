@@ -11,10 +11,10 @@ from oryxstate.mapping._rule import Drop, Rename, Rule
 from oryxstate.nn._activation import PReLU
 from oryxstate.nn._attention import MultiHeadAttention
 from oryxstate.nn._cells import GRUCell
-from oryxstate.nn._conv import Conv
+from oryxstate.nn._conv import Convolution
 from oryxstate.nn._conv_transpose import ConvTranspose
 from oryxstate.nn._embedding import Embedding
-from oryxstate.nn._group_norm import GroupNorm
+from oryxstate.nn._group_norm import GroupNorm, InstanceNorm
 from oryxstate.nn._layer_norm import LayerNorm, RMSNorm
 from oryxstate.nn._linear import Dense
 from oryxstate.nn._linear_variants import Bilinear
@@ -22,6 +22,7 @@ from oryxstate.nn._norm import BatchNorm
 from oryxstate.nn._recipes._walk import Library, resting, to, under
 from oryxstate.nn._recurrent import Gated
 from oryxstate.nn._rnn import RNN, Bidirectional
+from oryxstate.nn._spectral import SpectralNorm, WeightNorm
 
 
 def torch_mapping(model: Any) -> list[Rule]:
@@ -31,8 +32,9 @@ def torch_mapping(model: Any) -> list[Rule]:
     `nn.Sequential`, the layers of a `Repeat` those of an `nn.ModuleList`. Where names differ, put
     rules of your own (`mapping.Rename`) before these. For the other way, use `mapping.inverse`.
     They know `Linear`, `Conv1d` to `Conv3d`, `ConvTranspose1d` to `3d`, `Bilinear`, `Embedding`,
-    `BatchNorm1d` to `3d`, `LayerNorm`, `RMSNorm`, `GroupNorm`, `PReLU`, `MultiheadAttention`,
-    `RNNCell`, `GRUCell` and `LSTMCell`, and `RNN`, `GRU` and `LSTM` of one layer.
+    `BatchNorm1d` to `3d`, `LayerNorm`, `RMSNorm`, `GroupNorm`, `InstanceNorm1d` to `3d`, `PReLU`,
+    `MultiheadAttention`, `RNNCell`, `GRUCell` and `LSTMCell`, `RNN`, `GRU` and `LSTM` of one layer,
+    and the parametrizations `weight_norm` and `spectral_norm`.
 
     Args:
         model: the model, whose arrays may be specs.
@@ -57,7 +59,7 @@ def _dense(layer: Dense, ours: str, theirs: str) -> list[Rule]:
     return kernel + _bias(layer, ours, theirs)
 
 
-def _conv(layer: Conv, ours: str, theirs: str) -> list[Rule]:
+def _conv(layer: Convolution, ours: str, theirs: str) -> list[Rule]:
     ndim = len(layer.kernel.shape)  # from [out, in, ...]
     order = (*range(2, ndim), 1, 0)
     kernel = to(under(theirs, "weight"), under(ours, "kernel"), partial(Transpose, axes=order))
@@ -157,22 +159,52 @@ def _bidirectional(layer: Bidirectional, ours: str, theirs: str) -> list[Rule]:
     return forward + _rnn(layer.backward, under(ours, "backward"), theirs, "_l0_reverse")
 
 
+def _inner(layer: Any, ours: str, theirs: str, original: str) -> list[Rule]:
+    """Return the rules of the layer whose weight is parametrized."""
+    weight = to(under(theirs, f"parametrizations.weight.{original}"), under(theirs, "weight"))
+    return weight + LIBRARY.rules(layer.layer, under(ours, "layer"), theirs)
+
+
+def _weight_norm(layer: WeightNorm, ours: str, theirs: str) -> list[Rule]:
+    features = layer.scale.shape
+    ones = (1,) * (len(getattr(layer.layer, layer.field).shape) - 1)
+    flat = partial(Reshape, old=(*features, *ones), new=features)
+    scale = under(theirs, "parametrizations.weight.original0")
+    return to(scale, under(ours, "scale"), flat) + _inner(layer, ours, theirs, "original1")
+
+
+def _spectral_norm(layer: SpectralNorm, ours: str, theirs: str) -> list[Rule]:
+    *size, inputs, _ = getattr(layer.layer, layer.field).shape
+    u, v = (under(theirs, f"parametrizations.weight.0.{name}") for name in ("_u", "_v"))
+    order = (*range(1, len(size) + 1), 0)  # from [in, ...]
+    rules: list[Rule] = [
+        Reshape(v, layer.v.shape, (inputs, *size)),
+        Transpose(v, order),
+        Reshape(v, (*size, inputs), layer.v.shape),
+    ]
+    rules += to(u, under(ours, "u")) + to(v, under(ours, "v"))
+    return rules + _inner(layer, ours, theirs, "original")
+
+
 LIBRARY = Library(
     {
         BatchNorm: _batch_norm,
         Bidirectional: _bidirectional,
         Bilinear: _bilinear,
-        Conv: _conv,
+        Convolution: _conv,
         ConvTranspose: _conv_transpose,
         Dense: _dense,
         Embedding: _embedding,
         Gated: _cell,
         GroupNorm: _scale,
+        InstanceNorm: _scale,
         LayerNorm: _scale,
         MultiHeadAttention: _attention,
         PReLU: _prelu,
         RMSNorm: _scale,
         RNN: _rnn,
+        SpectralNorm: _spectral_norm,
+        WeightNorm: _weight_norm,
     },
     join=lambda path, name: under(path, str(name)),
     flat=True,
