@@ -168,6 +168,14 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session
+def crash(session: nox.Session) -> None:
+    """Kill a run while it saves, many times: `nox -s crash -- --kills 1000 --seed 7`."""
+    session.install(".[train]")
+    arguments = session.posargs or ["--kills", "200"]
+    session.run("python", "tests/crash.py", *arguments, env=compiled(session))
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Ruff's rules and its formatting."""
     session.install(*group("lint"))

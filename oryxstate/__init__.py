@@ -7,7 +7,7 @@ from oryxstate._capture._captured import Captured, capture, sow
 from oryxstate._capture._intercepted import Site, intercept
 from oryxstate._capture._nonfinite import Nonfinite, find_nonfinite
 from oryxstate._effects._sown import Maybe
-from oryxstate._errors import AnnotationError, EffectError
+from oryxstate._errors import AnnotationError, CheckpointError, EffectError, MismatchError
 from oryxstate._functions import FunctionModule, assign, variable
 from oryxstate._grad import grad, merge, partition, value_and_grad
 from oryxstate._look._diff import Diff, Difference, diff
@@ -17,8 +17,9 @@ from oryxstate._module._fields import param, state, static
 from oryxstate._module._live import snapshot
 from oryxstate._module._takes import keywords
 from oryxstate._tree import ArraySpec, Shape, make_array_spec, named_leaves
+from oryxstate.weights import load_weights, save_weights, weights
 
-from oryxstate import _batched, _containers, nn, select  # isort: skip  (the first two register themselves)
+from oryxstate import _batched, _containers, checkpoint, mapping, nn, select  # isort: skip  (the first two register themselves)
 from oryxstate import _releases, _selftest
 
 _releases.check_after_the_import(_selftest.wrong)
@@ -27,11 +28,13 @@ __all__ = [
     "AnnotationError",
     "ArraySpec",
     "Captured",
+    "CheckpointError",
     "Diff",
     "Difference",
     "EffectError",
     "FunctionModule",
     "Maybe",
+    "MismatchError",
     "Module",
     "Nonfinite",
     "Row",
@@ -45,19 +48,23 @@ __all__ = [
     "call_and_update",
     "capture",
     "check_annotations",
+    "checkpoint",
     "diff",
     "find_nonfinite",
     "grad",
     "init",
     "intercept",
     "keywords",
+    "load_weights",
     "make_array_spec",
+    "mapping",
     "merge",
     "named_leaves",
     "nn",
     "param",
     "partition",
     "per_example",
+    "save_weights",
     "select",
     "snapshot",
     "sow",
@@ -68,6 +75,7 @@ __all__ = [
     "update",
     "value_and_grad",
     "variable",
+    "weights",
 ]
 
 del _batched, _containers, _releases, _selftest

@@ -21,6 +21,22 @@ class AnnotationError(TypeError):
     """
 
 
+class CheckpointError(RuntimeError):
+    """A checkpoint that was not written, or that cannot be read as it is.
+
+    The text says which folder and step, what is wrong with it, and what to do. What was saved
+    before is as it was.
+    """
+
+
+class MismatchError(ValueError):
+    """Saved arrays that do not fit the model that they are to be loaded into.
+
+    The text lists every path that is missing, left over, or of another shape or dtype. Nothing has
+    been loaded.
+    """
+
+
 class InputError(ValueError):
     """An input that a layer does not take.
 

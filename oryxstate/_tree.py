@@ -147,6 +147,19 @@ def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in "OSUMm"
 
 
+def key_impl(key: Any) -> Any:
+    """Return the generator of a random key, or of the type of one."""
+    found: Any = None
+
+    def note(key: Any) -> Any:
+        nonlocal found
+        found = jax.random.key_impl(key)
+        return key
+
+    jax.eval_shape(note, jax.ShapeDtypeStruct(key.shape, key.dtype))
+    return found
+
+
 def is_spec(value: Any) -> bool:
     """Whether a value stands for an array that need not exist."""
     return isinstance(value, ArraySpec | jax.ShapeDtypeStruct)

@@ -25,14 +25,14 @@ LAYERS = [
     ("_jax",),
     ("_jaxprs", "_tangents", "_interception"),
     ("_hi_primitives", "_shard_maps", "_subfuns"),
-    ("_errors", "_example_keys", "_tree", "_stack"),
+    ("_errors", "_example_keys", "_extras", "_tree", "_stack"),
     ("_effects",),
     ("_module", "_select"),
     ("select",),
     ("_annotations", "_api", "_batched", "_function_runs"),
-    ("_functions", "_containers", "_grad", "_batch"),
+    ("_functions", "_containers", "_grad", "_batch", "mapping"),
     ("_capture",),
-    ("_selftest", "nn", "checkpoint", "sharding", "_look"),
+    ("_selftest", "nn", "checkpoint", "sharding", "_look", "weights"),
     ("testing",),
 ]
 INTERNALS = ("jax.core", "jax.extend", "jax.interpreters", "jax._src")
@@ -47,7 +47,9 @@ ALONE = (
     "_containers",
     "_grad",
     "checkpoint",
+    "mapping",
     "sharding",
+    "weights",
 )
 
 

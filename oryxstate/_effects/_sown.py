@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from oryxstate import _jax, _jaxprs
+from oryxstate import _jax, _jaxprs, _tree
 from oryxstate._effects import _frames
 from oryxstate._effects._names import Name, StateEffect
 from oryxstate._errors import EffectError
@@ -160,15 +160,8 @@ def absent(avals: Sequence, form: Form) -> _frames.Leaves:
 def _zeros(aval: Any) -> Any:
     if not jnp.issubdtype(aval.dtype, jax.dtypes.extended):
         return _jax.convert(jnp.zeros(aval.shape, aval.dtype), aval.dtype, aval.weak_type)
-    impl: Any = None
-
-    def data_of(key: Any) -> Any:
-        nonlocal impl
-        impl = jax.random.key_impl(key)
-        return jax.random.key_data(key)
-
-    data = jax.eval_shape(data_of, jax.ShapeDtypeStruct(aval.shape, aval.dtype))
-    return jax.random.wrap_key_data(jnp.zeros(data.shape, data.dtype), impl=impl)
+    data = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(aval.shape, aval.dtype))
+    return jax.random.wrap_key_data(jnp.zeros(data.shape, data.dtype), impl=_tree.key_impl(aval))
 
 
 def taken(leaves: _frames.Leaves, kind: tuple[tuple, Form]) -> _frames.Leaves:

@@ -28,6 +28,7 @@ from oryxstate.nn._pool_adaptive import (
     GlobalAvgPool,
     GlobalMaxPool,
 )
+from oryxstate.nn._recipes import equinox_mapping, flax_mapping, nnx_mapping, torch_mapping
 from oryxstate.nn._recurrent import RecurrentCell
 from oryxstate.nn._repeat import Repeat, Shared
 from oryxstate.nn._resnet import ResNetBlock
@@ -95,7 +96,11 @@ __all__ = [
     "Template",
     "TransformerBlock",
     "WeightNorm",
+    "equinox_mapping",
+    "flax_mapping",
+    "nnx_mapping",
     "rotary",
+    "torch_mapping",
 ]
 
 if not TYPE_CHECKING:  # to a type checker a name that is not here is an error already

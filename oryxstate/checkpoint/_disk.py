@@ -1,0 +1,131 @@
+"""Files that are on the disk when a function returns, and folders that appear whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import uuid
+import zlib
+from pathlib import Path
+from typing import ClassVar
+
+BLOCK = 2**22  # bytes read at once
+TEMPORARY = ".oryxstate-"  # how the names of folders begin that are not checkpoints
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, durably."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    for folder in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder)
+        sync(folder.parent)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a new file, durably but for its name in the folder."""
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def seal(folder: Path) -> dict[str, tuple[int, int]]:
+    """Make all that is in a folder durable.
+
+    Returns:
+        For each file, by its path from the folder, its size and CRC-32 as read back.
+    """
+    files = {}
+    for root, _, names in os.walk(folder, topdown=False):
+        for name in sorted(names):
+            path = Path(root, name)
+            sync(path)
+            files[path.relative_to(folder).as_posix()] = measure(path)
+        sync(Path(root))
+    return dict(sorted(files.items()))
+
+
+def measure(path: Path) -> tuple[int, int]:
+    """Return the size and the CRC-32 of a file."""
+    size = checksum = 0
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            size, checksum = size + len(block), zlib.crc32(block, checksum)
+    return size, checksum
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Give a sealed folder its name; before and after, any reader sees all of it or nothing."""
+    os.rename(temporary, final)
+    sync(final.parent)
+
+
+def remove(folder: Path) -> None:
+    """Remove a checkpoint, which no reader sees in part."""
+    trash = temporary_beside(folder)
+    publish(folder, trash)
+    shutil.rmtree(trash)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a new name for a folder beside another, which is not that of a checkpoint."""
+    return path.parent / f"{TEMPORARY}{uuid.uuid4().hex[:12]}"
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed left behind."""
+    for left in folder.glob(f"{TEMPORARY}*"):
+        if left.is_dir():
+            shutil.rmtree(left)
+
+
+class Lock:
+    """The right to write into a folder, which the system takes back when its holder dies.
+
+    It is a lock of this process alone, which children that are forked do not hold on to.
+
+    Args:
+        folder: the folder, which exists.
+
+    Raises:
+        BlockingIOError: if another holds it, with the number of its process as `args[1]`.
+    """
+
+    _held: ClassVar[set[Path]] = set()  # in this process, to which the system grants it again
+
+    def __init__(self, folder: Path):
+        self._path = folder.resolve() / ".lock"
+        if self._path in self._held:
+            raise BlockingIOError(errno.EAGAIN, str(os.getpid()))
+        self._file = open(self._path, "a+")  # noqa: SIM115  (open as long as it is held)
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
+            self._file.close()
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise BlockingIOError(error.errno, holder) from None
+        self._held.add(self._path)
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let others write."""
+        self._held.discard(self._path)
+        self._file.close()
