@@ -113,11 +113,16 @@ def _shown(values: Sequence) -> str:
     return ", ".join(str(np.asarray(x).tolist()) for x in values)
 
 
+def _root(program: Program, start: Any) -> Any:
+    module: Any = program.module
+    return _Root(module(start), program.run)
+
+
 def _computed(program: Program) -> list:
     """Output, state, and derivative, if it is asked for."""
 
     def run(start, x):
-        y, new = call_and_update(_Root(program.module(start), program.run), x)
+        y, new = call_and_update(_root(program, start), x)
         return y, jax.tree.leaves(new)
 
     def differentiated(start, x):

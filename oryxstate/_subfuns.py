@@ -31,7 +31,7 @@ def _empty_stores(fun: _jax.WrappedFun) -> None:
 _stateless: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def parent_of_unmapped(trace: Trace, args: Sequence, fun: Any) -> Trace | None:
+def parent_of_unmapped(trace: Any, args: Sequence, fun: Any) -> Any:
     """The parent of a `vmap` that maps neither the arguments of a function nor its closure.
 
     JAX's batch trace takes all outputs of a function with a custom derivative to be mapped.
@@ -43,7 +43,7 @@ def parent_of_unmapped(trace: Trace, args: Sequence, fun: Any) -> Trace | None:
     return None if any(_is_mapped_at(trace, x) for x in consts) else trace.parent_trace
 
 
-def _is_mapped_at(trace: Trace, value: Any) -> bool:
+def _is_mapped_at(trace: Any, value: Any) -> bool:
     return isinstance(value, _jax.BatchTracer) and value._trace is trace
 
 

@@ -183,7 +183,9 @@ def _values(folder: Path, found: Manifest, entries: Entries) -> Iterator[tuple[s
                 if source not in held:
                     # While this part goes into the model, the next one is read.
                     ahead |= {part: pool.submit(read) for part, read in itertools.islice(parts, 1)}
-                    held |= ahead.pop(leaves[source].part).result()
+                    part = leaves[source].part
+                    assert part is not None, "a value of Python, which is read from the manifest"
+                    held |= ahead.pop(part).result()
             yield path, entries[path].value(held)
             for source in {s for s in entries[path].sources if last[s] == path}:
                 del held[source]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -236,7 +237,7 @@ class Sum(Rule):
         def whole(to: str, parts: list[Entry]) -> Entry:
             if len({part.shape for part in parts}) > 1:
                 raise ValueError(f"{self}: for '{to}' shapes differ: {[p.shape for p in parts]}.")
-            return combine(sum, parts, parts[0].shape)
+            return combine(partial(reduce, np.add), parts, parts[0].shape)
 
         return _joined(self, self.old, self.new, entries, whole)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oryxstate import _tree
+from oryxstate import _jax, _tree
 from oryxstate._errors import MismatchError
 from oryxstate._tree import is_array, is_spec
 from oryxstate.mapping._entries import SCALARS, Entry
@@ -22,7 +22,7 @@ class Target(NamedTuple):
     of_jax: bool = False
 
     def __str__(self) -> str:
-        return str(Entry(self.shape, self.dtype, (), lambda: None))
+        return str(Entry(self.shape, self.dtype, (), np.zeros))
 
 
 def target(path: str, leaf: Any) -> Target:
