@@ -68,10 +68,12 @@ class HiPrimitive:
     def backward(self, residuals: Any, cotangents: Sequence) -> tuple[list, Any]:
         """Its rule for the way back: cotangents of all inputs, and logs."""
         flat = [_jax.Zero(t.aval) if _tangents.is_zero(t) else t for t in cotangents]
-        prim = self._prim
-        if not hasattr(prim, "generic_batching"):  # `bwd` is something else
-            raise NotImplementedError("JAX_CUSTOM_VJP3=1 works with oryxstate from JAX 0.12 on")
-        out, logs = prim.bwd(residuals, jax.tree.unflatten(prim.out_tree, flat))
+        prim, logs = self._prim, None
+        bars = jax.tree.unflatten(prim.out_tree, flat)
+        if hasattr(prim, "generic_batching"):  # from 0.12
+            out, logs = prim.bwd(residuals, bars)
+        else:
+            out = prim.vjp_bwd_retval(residuals, bars)
         found = jax.tree.leaves(out, is_leaf=_tangents.is_zero)
         missing = len(prim.in_avals_flat) - len(found)  # what it closes over comes first
         return [None] * missing + [None if _tangents.is_zero(x) else x for x in found], logs

@@ -23,13 +23,8 @@ from oryxstate import _surface
 TESTED = ("0.10.0", "0.10.1", "0.10.2", "0.11.0", "0.11.1", "0.11.2", "0.12.0", "0.12.0.1")
 OLDEST, NEWEST = TESTED[0], TESTED[-1]
 
-# New implementations behind flags, and the release that finished each.
-UNFINISHED = {
-    "jax_scan3": ("lax.scan", None),  # it has no rule here, and would lose updates
-    "jax_remat3": ("jax.checkpoint", "0.11.2"),  # it transposes integers, or loses symbolic zeros
-    "jax_custom_jvp3": ("jax.custom_jvp", "0.12.0"),  # it adds tangents of integers
-    "jax_custom_vjp3": ("jax.custom_vjp", "0.12.0"),  # no symbolic zeros where it is staged
-}
+# New implementations behind flags that have no rule here, so that updates would be lost.
+UNFINISHED = {"jax_scan3": "lax.scan"}
 
 
 def check_before_the_import(config: Any) -> None:
@@ -43,9 +38,13 @@ def check_before_the_import(config: Any) -> None:
             f"oryxstate works with JAX {OLDEST} and later, but JAX {jax.__version__} is installed. "
             f"Run `pip install 'jax>={OLDEST}'`."
         )
-    for flag, (function, finished) in UNFINISHED.items():
+    for flag, function in UNFINISHED.items():
         if getattr(config, flag, False):
-            _refuse_unfinished(flag, function, finished)
+            raise ImportError(
+                f"oryxstate does not work with {flag.upper()}=1, an implementation of `{function}` "
+                f"that JAX has not finished. Unset it, or `jax.config.update({flag!r}, False)` "
+                "before the import."
+            )
     if to_be_examined():
         _refuse_if(_surface.broken())
 
@@ -72,17 +71,6 @@ def check_after_the_import(examine: Callable[[], Iterable[str]]) -> None:
 
 
 PIN = f"'jax>={OLDEST},<={NEWEST}'"
-
-
-def _refuse_unfinished(flag: str, function: str, finished: str | None) -> None:
-    if finished is not None and jax.__version_info__ >= _numbers(finished):
-        return
-    until = f" before {finished}" if finished else ""
-    raise ImportError(
-        f"oryxstate does not work with {flag.upper()}=1, an implementation of `{function}` that "
-        f"JAX has not finished{until}. Unset it, or `jax.config.update({flag!r}, False)` before "
-        "the import."
-    )
 
 
 def _refuse_if(wrong: Iterable[str]) -> None:

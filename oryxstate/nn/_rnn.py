@@ -123,10 +123,11 @@ class RNN(Layer):
             mask: True where a step is made; None means everywhere.
             reset: as in `unroll`.
         """
-        carry = self.cell.carry if self.stateful else None
-        carry, ys = self.unroll(carry, x, mask, reset=reset)
-        if self.stateful:
-            self.cell.assign(carry=carry)
+        if not self.stateful:
+            return self.unroll(None, x, mask, reset=reset)[1]
+        held = self.cell.carry  # narrower than the carry of a step if the whole model was cast
+        carry, ys = self.unroll(_as(self.cell.zero_carry(), held), x, mask, reset=reset)
+        self.cell.assign(carry=_as(held, carry))
         return ys
 
     def unroll(
@@ -251,6 +252,11 @@ def _conformed(layer: RNN, carry: Any, zero: Any) -> Any:
     where = f"the carry of {type(layer).__name__}" + (f" at '{path}'" if path else "")
     avals = tuple(map(jax.typeof, leaves))
     return jax.tree.unflatten(structure, _tree.conform(carry, avals, structure, where))
+
+
+def _as(like: Any, carry: Any) -> Any:
+    """Return a carry in the dtypes of another."""
+    return jax.tree.map(lambda a, b: b.astype(a.dtype), like, carry)
 
 
 def _select(which: Any, new: Any, old: Any) -> Any:

@@ -40,7 +40,7 @@ def is_jaxpr(value):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", [name for name in CATALOGUE if name != "MixedPrecision"])
 def test_no_result_of_a_layer_is_narrower(name, training):
     template, specs, batched = CATALOGUE[name]
     model = jax.eval_shape(lambda key: ox.init(template)(key, *specs), KEY)
