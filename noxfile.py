@@ -36,19 +36,38 @@ def compiled(session: nox.Session) -> dict[str, str]:
     }
 
 
-def run_tests(session: nox.Session, jax: str) -> None:
+def run_tests(session: nox.Session, jax: str, *options: str) -> None:
     """Run the test suite with this JAX."""
     session.install(".[train,view,testing]", *group("test"), f"jax=={jax}")
-    session.run("pytest", "-n", "2", *session.posargs, env=compiled(session))
+    session.run("pytest", "-n", "2", *options, *session.posargs, env=compiled(session))
 
 
 # From the oldest supported JAX to the newest; each Python allows some of them.
+ROWS = [("3.11", "0.10.0"), ("3.12", "0.11.2"), ("3.13", "0.12.0.1")]
+WHOLE = max((row for row in ROWS if get_interpreter(row[0])), default=ROWS[-1])
+# Tests of what is built on the core, and asks little of JAX itself: a third of the time.
+ABOVE = [
+    "tests/testing",
+    "tests/user_programs",
+    *(f"tests/nn/test_program_{name}.py" for name in ("resnet", "streams")),
+    *(f"tests/test_{name}*.py" for name in ("checkpoint", "mapping", "weights", "select")),
+    *(f"tests/test_{name}.py" for name in ("find_nonfinite", "summary", "diff", "shown")),
+    *(f"tests/test_{name}.py" for name in ("mutations", "architecture", "demo", "charlm", "docs")),
+]
+
+
 @nox.session
-@nox.parametrize(
-    ["python", "jax"], versions(("3.11", "0.10.0"), ("3.12", "0.11.2"), ("3.13", "0.12.0.1"))
-)
+@nox.parametrize(["python", "jax"], versions(*ROWS))
 def tests(session: nox.Session, jax: str) -> None:
-    """The test suite on each supported Python found, with a JAX of its own."""
+    """The tests on each supported Python found; on the newest all, on others those of the core."""
+    whole = (session.python, jax) == WHOLE
+    run_tests(session, jax, *([] if whole else [f"--ignore-glob={path}" for path in ABOVE]))
+
+
+@nox.session
+@nox.parametrize(["python", "jax"], versions(*ROWS))
+def everything(session: nox.Session, jax: str) -> None:
+    """All tests on each supported Python found, with a JAX of its own."""
     run_tests(session, jax)
 
 
