@@ -149,7 +149,8 @@ def test_views_and_replace():
     norm = nn.BatchNorm.of(momentum=0.5, use_bias=False).init(KEY, X)
     assert list(norm.params) == ["scale", "bias"] and norm.params["bias"] is None
     assert list(norm.state) == ["mean", "variance"]
-    assert norm.info == {"momentum": 0.5, "epsilon": 1e-5, "axis_name": (), "dtype": None}
+    options = {"epsilon": 1e-5, "axis_name": (), "dtype": None, "axis": -1}
+    assert norm.info == {"momentum": 0.5, **options}
     new = norm.replace(params={"scale": 2 * X}, state={"mean": X}, info={"momentum": 0.25})
     close((new.scale, new.mean), (2 * X, X))
     assert new.momentum == 0.25 and new.variance is norm.variance
