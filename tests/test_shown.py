@@ -50,6 +50,13 @@ def test_reprs_of_containers_statics_and_abstract_models():
     assert "Linear(" in repr(linear) and "weight=f32[1,2]" in repr(linear)
 
 
+def test_deep_models_are_shown_in_time_that_grows_with_their_size():
+    model = ox.init(nn.Dense.of(2))(jax.random.key(0), jnp.ones(2))
+    for _ in range(100):
+        model = nn.Serial((model,))
+    assert repr(model).count("Serial") == 100
+
+
 def test_treescope_marks_fields_with_their_kinds():
     chain = nn.Dense.of(2) >> nn.BatchNorm.of()
     model = ox.init(chain)(jax.random.key(0), jnp.ones(3))
@@ -63,7 +70,7 @@ def test_treescope_marks_fields_with_their_kinds():
     expected = {"scale": "param", "bias": "param", "mean": "state", "variance": "state"}
     assert marks == {
         **expected,
-        **dict.fromkeys(("momentum", "epsilon", "axis_name", "dtype"), "static"),
+        **dict.fromkeys(("momentum", "epsilon", "axis_name", "dtype", "axis"), "static"),
     }
     assert "# state" in page and "BatchNorm" in page
 

@@ -42,22 +42,16 @@ def _document(value: Any) -> Any:
 
 def _runs(members: Any) -> Any:
     """The members of a list or a tuple, each run of equal ones once."""
-    shown = [wl.pformat(member, width=10_000, custom=_document) for member in members]
-    documents, start = [], 0
-    for _, run in itertools.groupby(shown):
+    documents = []
+    for document, run in itertools.groupby(wl.pdoc(m, custom=_document, indent=2) for m in members):
         count = len(list(run))
-        document = wl.pdoc(members[start], custom=_document, **_OPTIONS)
         documents.append(document if count == 1 else wl.TextDoc(f"{count} x ") + document)
-        start += count
     begin, end = ("[", "]") if type(members) is list else ("(", ")")
     if type(members) is tuple and len(members) == 1:
         end = ",)"
     return wl.bracketed(
         begin=wl.TextDoc(begin), docs=documents, sep=wl.comma, end=wl.TextDoc(end), indent=2
     )
-
-
-_OPTIONS: dict[str, Any] = {"indent": 2}
 
 
 def draw(module: Any, path: str | None, subtree: Callable[..., Any]) -> Any:
