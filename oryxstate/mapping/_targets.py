@@ -111,7 +111,9 @@ def _placed(value: Any, leaf: Any) -> jax.Array:
     sharding = getattr(leaf, "sharding", None)
     if isinstance(leaf, jax.Array) and not leaf.committed:
         sharding = None
-    array = jax.device_put(value, sharding, may_alias=False)  # which the caller may change
+    # A copy: where host and device share memory, JAX keeps the caller's buffer if it is aligned,
+    # whatever `may_alias` says, and the caller may change it.
+    array = jax.device_put(np.array(value) if isinstance(value, np.ndarray) else value, sharding)
     return _jax.convert(array, array.dtype, True) if getattr(leaf, "weak_type", False) else array
 
 
