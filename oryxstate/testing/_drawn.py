@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import jax
 
 from oryxstate._module._base import Module
+from oryxstate.nn._layer import Layer
 from oryxstate.nn._template import Template
 from oryxstate.testing import _shown
 from oryxstate.testing._catalogue import TemplateExample
@@ -15,6 +16,7 @@ from oryxstate.testing._inputs import inputs as inputs_of
 from oryxstate.testing._laws import Case
 from oryxstate.testing._laws._case import COUNT
 from oryxstate.testing._modules import modules
+from oryxstate.testing._templates import templates
 from oryxstate.testing._walk import has_batched_rule
 
 
@@ -62,7 +64,10 @@ def _module(draw: st.DrawFn, subject: Any) -> tuple[Any, tuple]:
             f"`TemplateExample({subject!r}, (ArraySpec(...),))`."
         )
     found = subject
-    if isinstance(subject, type):
+    if isinstance(subject, type) and issubclass(subject, Layer):
+        # With inputs that it takes: annotations do not say along which axis the features are.
+        found = draw(templates(subject))
+    elif isinstance(subject, type):
         found = draw(modules(subject))
     elif isinstance(subject, st.SearchStrategy):
         found = draw(subject)
