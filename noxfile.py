@@ -45,11 +45,13 @@ def run_tests(session: nox.Session, jax: str, *options: str) -> None:
 # From the oldest supported JAX to the newest; each Python allows some of them.
 ROWS = [("3.11", "0.10.0"), ("3.12", "0.11.2"), ("3.13", "0.12.0.1")]
 WHOLE = max((row for row in ROWS if get_interpreter(row[0])), default=ROWS[-1])
-# Tests of what is built on the core, and asks little of JAX itself: a third of the time.
+# Tests of what is built on the core, and asks little of JAX itself: half of the time. Of layers,
+# the laws and what leans on transformations stay.
+OF_LAYERS = ["test_laws", "test_batched", "test_in_functions", "test_keywords", "test_repeat"]
 ABOVE = [
     "tests/testing",
     "tests/user_programs",
-    *(f"tests/nn/test_program_{name}.py" for name in ("resnet", "streams")),
+    *(str(p) for p in sorted(Path("tests/nn").glob("test_*.py")) if p.stem not in OF_LAYERS),
     *(f"tests/test_{name}*.py" for name in ("checkpoint", "mapping", "weights", "select")),
     *(f"tests/test_{name}.py" for name in ("find_nonfinite", "summary", "diff", "shown")),
     *(f"tests/test_{name}.py" for name in ("mutations", "architecture", "demo", "charlm", "docs")),
