@@ -89,7 +89,8 @@ def inputs(
             raise TypeError(f"inputs: {owner} has no parameter `{name}` to draw. It takes {takes}.")
     given = {**keywords, **arguments}
     leading = () if examples is None else (examples,)
-    parts = _Parts(module, specs, leading, positional, by_name, given)
+    hints = [call.hints.get(name, Any) for name in call.signature]
+    parts = _Parts(module, specs, hints, leading, positional, by_name, given)
     return _inputs(parts, scopes(sizes), {})
 
 
@@ -98,6 +99,7 @@ class _Parts(NamedTuple):
 
     module: Module
     specs: tuple[ArraySpec, ...]
+    hints: list[Any]
     leading: tuple[int, ...]
     positional: Parameters
     by_name: Parameters
@@ -113,6 +115,8 @@ def _inputs(draw: Any, parts: _Parts, scopes: st.SearchStrategy[Scope], failed: 
     drawing = Drawing(draw, draw(scopes), failed)
     _bind_fields(parts.module, drawing.scope)
     drawing.scope.arguments["self"] = parts.module
+    for hint, spec in zip(parts.hints, parts.specs, strict=False):
+        bind(hint, spec, drawing.scope)
     drawing.scope.leading = parts.leading
     names = parts.positional.signature
     args, _ = draw_arguments(drawing, parts.positional, parts.given_to(names))
