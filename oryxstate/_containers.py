@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from oryxstate import _api, _tree
+from oryxstate._effects import _frames
 from oryxstate._module import _pytree, _takes
 
 
@@ -52,6 +53,11 @@ def _taken(member: Any) -> set[str]:
     return _takes.taken_inside(tree).union(*own) - {"init_key"}
 
 
+def _call_member(key: Any, member: Any, args: tuple, kwargs: dict) -> tuple[Any, Any]:
+    with _frames.of_member(f"[{key!r}]"):
+        return _api.call_and_update(member, *args, **kwargs)
+
+
 def _initializers(members: dict[Any, Any], name: str | None, key: Any) -> dict[Any, Any]:
     """`init` of each member with a key of its own, and its name after that of the container."""
     keys = zip(members.items(), jax.random.split(key, len(members)), strict=True)
@@ -90,7 +96,7 @@ def _(obj: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     given = zip(
         members.items(), _for_each(members.values(), kwargs, all_get_others=True), strict=True
     )
-    pairs = {i: _api.call_and_update(m, *args, **own) for (i, m), own in given}
+    pairs = {i: _call_member(i, m, args, own) for (i, m), own in given}
     return tuple(rebuilt({i: pair[half] for i, pair in pairs.items()}) for half in (0, 1))  # type: ignore[return-value]
 
 
@@ -145,8 +151,9 @@ def _(obj: list, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     _nonempty(obj)
     news: list[Any] = []
     out: Any = None
-    for member, own in zip(obj, _for_each(obj, kwargs, all_get_others=False), strict=True):
-        out, new = _api.call_and_update(member, *args, **own)
+    given = zip(obj, _for_each(obj, kwargs, all_get_others=False), strict=True)
+    for i, (member, own) in enumerate(given):
+        out, new = _call_member(i, member, args, own)
         news.append(new)
         args = _handed_on(out)
     return out, type(obj)(news)

@@ -153,8 +153,6 @@ class FunctionModule(Module):
     modules: dict[str, Any]
     __key__ = staticmethod(no_key)
 
-    __takes_rng__ = True
-
     @property
     def __keywords__(self) -> dict[str, bool]:
         """Those of the function, and those that modules in it take: they get them from here."""
@@ -210,9 +208,9 @@ class FunctionModule(Module):
 
     def call_and_update(self, *args: Any, **kwargs: Any) -> tuple[Any, FunctionModule]:
         """The output, and the module with what the function assigned."""
-        held = self._held()
+        held, inside = self._held(), _live.full_path(self)
         with _trace.open_frame(declaring=False) as frame:
-            frame.identity = -id(self.function)
+            frame.identity, frame.inside = -id(self.function), inside
             own, threaded = _split(self.function, held, kwargs)
             run = frame.modules = _function_runs.Modules(frame, threaded)
             for name, value in held.items():
@@ -321,8 +319,10 @@ def initialized(
     kwargs = kwargs or {}
     with _trace.open_frame(declaring=True) as frame:
         frame.identity = -id(function)
-        own = {k: v for k, v in kwargs.items() if _takes.taken_by(function).accepts(k)}
-        # What a function declares does not depend on whether it trains.
+        # What a function declares does not depend on whether it trains, nor on a random key.
+        taken, defaults = _takes.taken_by(function), {"training": False, _takes.RNG: key}
+        own = {k: v for k, v in defaults.items() if taken.keyword_only.get(k)}
+        own |= {k: v for k, v in kwargs.items() if taken.accepts(k)}
         frame.modules = _function_runs.Modules(frame, {"training": False, **kwargs})
         out = _function_runs.run(function, key, args, own)
         parts = {part: Variables() for part in ("params", "states", "modules")}

@@ -165,9 +165,9 @@ def differentiates(trace: Trace) -> bool:
     return isinstance(trace, (JVPTrace, LinearizeTrace))
 
 
-def axis_size(trace: Any) -> int:
-    """How many examples a `vmap` maps."""
-    return trace.axis_data.size
+def mapped_axis(trace: Any) -> tuple[Any, int]:
+    """The name of the axis that a `vmap` maps, and its length."""
+    return trace.axis_data.name, trace.axis_data.size
 
 
 def split(trace: Any, value: Any) -> tuple[Any, Any] | None:

@@ -333,6 +333,33 @@ def test_modules_are_selected_by_path_class_and_predicate():
     assert paths("**") == ["layers[0]", "layers[1].layers", "layers[1]", "layers[2]", ""]
 
 
+def test_paths_of_functions_and_containers():
+    def f(x, init_key=None):
+        w = ox.variable(jax.random.normal(init_key, (3,)), name="w")
+        dense = ox.init(nn.Dense.of(2), name="d")(init_key, x)
+        return dense(ox.sow(w * x, name="h"))
+
+    x = jnp.ones(3)
+    chain = ox.init(nn.Dense.of(3) >> f)(jax.random.key(0), x)
+    listed = ox.init([nn.Dense.of(3), f])(jax.random.key(0), x)
+    fanned = ox.init({"a": f, "b": (f, nn.Dense.of(3) >> f)})(jax.random.key(0), x)
+    for model, paths, sown in [
+        (chain, ["layers[0]", "layers[1].d", "layers[1]", ""], ["layers[1].h"]),
+        (listed, ["[0]", "[1].d", "[1]"], ["[1].h"]),
+        (
+            fanned,
+            ["['a'].d", "['a']", "['b'][0].d", "['b'][0]"]
+            + [f"['b'][1]{path}" for path in (".layers[0]", ".layers[1].d", ".layers[1]", "")],
+            ["['a'].h", "['b'][0].h", "['b'][1].layers[1].h"],
+        ),
+    ]:
+        captured = ox.capture(ox.call, "**")(model, x)[1]
+        assert (list(captured.outputs), list(captured.sown)) == (paths, sown)
+        # The key of an initialization is mapped over by the library; that axis is nobody's.
+        assert {v.shape for v in captured.sown.values()} == {(3,)}
+        assert all(v.shape == (2,) for p, v in captured.outputs.items() if p.endswith(".d"))
+
+
 # Gradients ----------------------------------------------------------------------------------------
 
 

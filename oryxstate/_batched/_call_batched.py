@@ -10,17 +10,23 @@ import jax
 
 from oryxstate import _tree
 from oryxstate._batched import _primitive
-from oryxstate._module import _call, _hook, _live, _pytree, _takes
+from oryxstate._module import _call, _hook, _keywords, _live, _pytree, _takes
 from oryxstate._module._static import type_key
 
 
 class _Computation:
-    """The computation of a layer, for one example and for all; without arrays: JAX may keep it."""
+    """The computation of a layer, for one example and for all; without arrays: JAX may keep it.
 
-    def __init__(self, one: Callable[..., Any], live: Any, layer: Any, leaves: list, given: Any):
+    What all examples share is the layer, and the keywords for modules in it.
+    """
+
+    def __init__(
+        self, one: Callable[..., Any], live: Any, layer: Any, below: tuple, leaves: list, given: Any
+    ):
         self._one, self._all = one, type(live).call_batched
         self._path = live.__dict__[_pytree.PLACE].path
-        self._layer = jax.tree.structure(_live.detach(layer))
+        self._static_below, arrays = below
+        self._shared = jax.tree.structure((_live.detach(layer), arrays))
         self._given = given
         self.at = [i for i, leaf in enumerate(leaves) if _tree.is_array(leaf)]
         self._static = [None if i in self.at else leaf for i, leaf in enumerate(leaves)]
@@ -29,8 +35,9 @@ class _Computation:
 
     def key(self, avals: Iterable[Any]) -> Any:
         """Return all that the types of its outputs depend on."""
-        static = tuple((x, type_key(x)) for x in self._static)
-        return self._layer, self._given, static, *avals
+        below = self._static_below
+        static = tuple((x, type_key(x)) for x in (*self._static, *below.values()))
+        return self._shared, self._given, tuple(below), static, *avals
 
     def one(self, shared: Any, inputs: Any) -> tuple[list, list]:
         """Run the call as written."""
@@ -49,14 +56,9 @@ class _Computation:
         def run(live: Any, *args: Any) -> Any:
             return _hook.run(function, live, *args, **keywords)
 
-        out, new = _call.root(
-            run,
-            jax.tree.unflatten(self._layer, shared),
-            args,
-            {},
-            taken=_takes.ANY,
-            path=self._path,
-        )
+        layer, arrays = jax.tree.unflatten(self._shared, shared)
+        below = {**self._static_below, **arrays}
+        out, new = _call.root(run, layer, args, below, taken=_takes.NONE, path=self._path)
         flat, self.out = jax.tree.flatten(out)
         new = jax.tree.leaves(new)
         return flat, [new[i] for i in self.written]
@@ -72,10 +74,12 @@ def call(one: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> Any:
         args: the arguments of the call, for one example.
         kwargs: its keywords, complete.
     """
-    before = _pytree.value_of(live)
-    shared, structure = jax.tree.flatten(before)
+    before, place = _pytree.value_of(live), live.__dict__[_pytree.PLACE]
+    inside = _takes.taken_inside(before, below=True) if live.__layout__.children else ()
+    below = _keywords.handed_down(place, inside)
+    shared, structure = jax.tree.flatten((before, below[1]))
     leaves, given = jax.tree.flatten((args, kwargs))
-    computation = _Computation(one, live, before, leaves, given)
+    computation = _Computation(one, live, before, below, leaves, given)
     inputs = [leaves[i] for i in computation.at]
     examples = _primitive.Examples(computation.one, computation.batch)
     key = computation.key(map(jax.typeof, (*shared, *inputs)))
@@ -86,7 +90,8 @@ def call(one: Callable[..., Any], live: Any, args: tuple, kwargs: dict) -> Any:
     out, new = _primitive.per_example(examples, shared, inputs, avals)
     for i, leaf in zip(computation.written, new, strict=True):
         shared[i] = leaf
-    _call.assign(live, before, jax.tree.unflatten(structure, shared), type(live).__name__)
+    after, _ = jax.tree.unflatten(structure, shared)
+    _call.assign(live, before, after, type(live).__name__)
     return jax.tree.unflatten(out_structure, out)
 
 

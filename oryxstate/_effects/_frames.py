@@ -183,6 +183,7 @@ def shape_error(name: Name, held: tuple, given: tuple, verb: str) -> EffectError
 class _Stack(threading.local):
     def __init__(self) -> None:
         self.frames: tuple[Frame, ...] = ()  # of this thread, innermost last
+        self.member = ""  # of a list, tuple or dict of models that is being called
 
 
 _stack = _Stack()
@@ -191,6 +192,21 @@ _stack = _Stack()
 def level() -> int:
     """Return the level of the next root call: above all that are open, or that replays hold."""
     return 1 + max((-1, *(root.level for root in _roots())))
+
+
+def member() -> str:
+    """Return where the next root call stands in the list, tuple or dict that is being called."""
+    return _stack.member
+
+
+@contextlib.contextmanager
+def of_member(key: str) -> Iterator[None]:
+    """Call a member of a list, tuple or dict, under its key in paths."""
+    before, _stack.member = _stack.member, _stack.member + key
+    try:
+        yield
+    finally:
+        _stack.member = before
 
 
 def within_call() -> bool:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from oryxstate import _jax, _jaxprs, _tree
 from oryxstate._effects import _frames
-from oryxstate._effects._names import Name, StateEffect
+from oryxstate._effects._names import KEY_AXIS, Name, StateEffect
 from oryxstate._errors import EffectError
 
 
@@ -79,9 +79,13 @@ class _SowPrimitive(_jax.Primitive):
         parts = [_jax.split(trace, x) or (x, None) for x in args]
         args = [value for value, _ in parts]
         if not _jax.differentiates(trace):
+            axis_name, size = _jax.mapped_axis(trace)
             with _jax.set_current_trace(below):
-                args = [_in_front(x, dim, _jax.axis_size(trace)) for x, dim in parts]
-            form = form.stacked(None)
+                if axis_name == KEY_AXIS:  # of our own: it stands for the key of an initialization
+                    args = [x if dim is None else jnp.take(x, 0, axis=dim) for x, dim in parts]
+                else:
+                    args = [_in_front(x, dim, size) for x, dim in parts]
+                    form = form.stacked(None)
         with _jax.set_current_trace(below):
             return self.bind(*args, var=name, form=form)
 

@@ -61,11 +61,8 @@ class Module(metaclass=_construct.ModuleMeta):
         def __keywords__(self) -> dict[str, bool]:
             """The keywords that the call gets from calls around, and whether it needs them."""
             ...
-
-        __takes_rng__: ClassVar[bool]
     else:
         __keywords__ = {}
-        __takes_rng__ = False
         call_batched = None  # what an author may write, as a method
 
     name: str | None = static(default=None, kw_only=True)

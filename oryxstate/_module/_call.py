@@ -35,7 +35,7 @@ def root(
         taken: the keywords that are for the function.
         path: where the tree stands in the model, for messages.
     """
-    inside = ""
+    inside = _frames.member()
     if _frames.within_call():  # parts of it may be live in another root call: take their values
         inside = _live.full_path(tree) if _pytree.is_module(tree) else ""
         leaves, treedef = jax.tree.flatten(tree)

@@ -36,6 +36,7 @@ def derive_calls(cls: Any, root: type) -> None:
     if own is None:
         return
     name, function = _the_only(*own)
+    _check_batched(cls, own[0], name)
     derived = _derived_from_rule if name == "call_and_update" else _derived_from_call
     cls.call, cls.call_and_update = call, call_and_update = derived(function)
 
@@ -50,7 +51,6 @@ def derive_calls(cls: Any, root: type) -> None:
     cls.__call__, cls.update = __call__, update
     if "__keywords__" not in vars(cls):
         cls.__keywords__ = _keywords_of(cls, function)
-        cls.__takes_rng__ = _takes.RNG in cls.__keywords__
 
 
 def _keywords_of(cls: Any, function: Callable[..., Any]) -> dict[str, bool]:
@@ -58,6 +58,18 @@ def _keywords_of(cls: Any, function: Callable[..., Any]) -> dict[str, bool]:
     bases = [vars(base).get("__keywords__") for base in reversed(cls.__mro__)]
     names = [name for base in bases if isinstance(base, dict) for name in base]
     return {**dict.fromkeys(names, False), **_takes.taken_by(function).keyword_only}
+
+
+def _check_batched(cls: type, owner: type, name: str) -> None:
+    """Raise if a class writes a call anew whose batched rule is that of a base."""
+    rules = (base for base in cls.__mro__ if vars(base).get("call_batched") is not None)
+    rule = next(rules, owner)
+    if rule is not owner and issubclass(owner, rule):
+        raise TypeError(
+            f"{owner.__name__} defines `{name}`, but inherits `call_batched` of {rule.__name__}, "
+            "which would run in its place under `jax.vmap`. Define both, or set `call_batched = "
+            "None` for a call that sees one example at a time."
+        )
 
 
 def _the_only(owner: type, functions: dict[str, Any]) -> tuple[str, Any]:

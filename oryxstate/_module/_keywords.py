@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -121,7 +121,7 @@ CALLS = "calls with rng"
 
 def add_counter(module: Any, place: Any) -> None:
     """Count the calls of a module that may take a key."""
-    if module.__takes_rng__:
+    if RNG in module.__keywords__:
         _count_calls(place)
 
 
@@ -182,23 +182,45 @@ def missing(module: Any, path: str, name: str) -> str:
 
 def _value(place: Any, name: str, mapped: Callable[[], Any]) -> Any:
     """The value of a keyword for the module at a place."""
+    value = _given(place, name)
+    if name != RNG or value is None:
+        return value
+    return _example_keys.for_each_example(_key_of_call(place, value), mapped())
+
+
+def _given(place: Any, name: str) -> Any:
+    """The value of a keyword as it was given above the place."""
     for known, value, _ in place.keywords.static:
         if known == name:
             return value
     (array,) = [array for array in place.keywords.arrays if array.name == name]
-    leaves = _primitives.read(array.variable, array.avals)
-    value = jax.tree.unflatten(array.treedef, leaves)
-    return _own_key(place, value, mapped()) if name == RNG else value
+    return jax.tree.unflatten(array.treedef, _primitives.read(array.variable, array.avals))
 
 
-def _own_key(place: Any, key: Any, mapped: Any) -> Any:
-    """The key of one call of one module, and for each example of a `vmap`."""
+def handed_down(place: Any, wanted: Collection[str]) -> tuple[dict, dict]:
+    """Return the keywords that reach a place, for a root call of what stands below it.
+
+    Its modules get keys of their own from one that belongs to this call.
+
+    Returns:
+        `(static, arrays)`.
+    """
+    static = {name: value for name, value, _ in place.keywords.static if name in wanted}
+    names = [array.name for array in place.keywords.arrays if array.name in wanted]
+    arrays = {name: _given(place, name) for name in names}
+    if RNG in arrays:
+        arrays[RNG] = _key_of_call(place, arrays[RNG])
+    return static, arrays
+
+
+def _key_of_call(place: Any, key: Any) -> Any:
+    """The key of one call of one module."""
     _count_calls(place)  # a method that is the root call may take a key where the call does not
     count = place.read(CALLS)
     place.write(CALLS, (count + np.int32(1),))
     for word in _words(place.path):
         key = jax.random.fold_in(key, word)
-    return _example_keys.for_each_example(jax.random.fold_in(key, count), mapped)
+    return jax.random.fold_in(key, count)
 
 
 @functools.cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import types
 import weakref
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
@@ -38,17 +37,18 @@ class Taken(NamedTuple):
 
 
 ANY = Taken(frozenset(), {}, True)
+NONE = Taken(frozenset(), {}, False)
 
 
 def taken_by(function: Callable[..., Any]) -> Taken:
     """Return the keywords that a function takes; `ANY` if it has no signature."""
     plain = getattr(function, "__func__", function)
-    key = plain if isinstance(plain, types.FunctionType) else None
-    if key is None:
-        return _taken_by(function)
-    if key not in _known:
-        _known[key] = _taken_by(key)
-    return _known[key]
+    try:
+        if plain not in _known:
+            _known[plain] = _taken_by(plain)
+        return _known[plain]
+    except TypeError:  # without a hash or weak references
+        return _taken_by(plain)
 
 
 _known: weakref.WeakKeyDictionary[Any, Taken] = weakref.WeakKeyDictionary()

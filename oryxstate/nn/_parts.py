@@ -13,6 +13,7 @@ from oryxstate import _api, _tree
 from oryxstate._effects import _trace
 from oryxstate._errors import InputError
 from oryxstate._functions import assign, initialized, variable
+from oryxstate._module import _takes
 from oryxstate._module._base import Module
 from oryxstate._module._fields import static
 from oryxstate.nn._layer import Layer, LayerParams
@@ -21,6 +22,8 @@ from oryxstate.nn._template import Template, in_spec_of, inputs_of
 
 class Lambda(Layer):
     """A function as a layer.
+
+    Its keyword-only parameters are keywords of the call, as those of a module are.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -31,14 +34,19 @@ class Lambda(Layer):
 
     function: Callable[..., Any] = static()
 
+    @property
+    def __keywords__(self) -> dict[str, bool]:
+        """Those of the function."""
+        return _takes.taken_by(self.function).keyword_only
+
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, function: Callable[..., Any]) -> LayerParams:
         """Return the function; nothing depends on the input."""
         return LayerParams(info={"function": function})
 
-    def call(self, *inputs: Any) -> Any:
+    def call(self, *inputs: Any, **keywords: Any) -> Any:
         """Call the function."""
-        return self.function(*inputs)
+        return self.function(*inputs, **keywords)
 
 
 def check_parts(kind: str, parts: tuple[Any, ...]) -> None:
@@ -106,12 +114,13 @@ class _Model:
 
     def __init__(self, obj: Any):
         self.obj, self.__name__ = obj, type(obj).__name__
+        self.__signature__ = _signature(_takes.keywords(obj))
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **keywords: Any) -> Any:
         if not any(map(_tree.is_array, jax.tree.leaves(self.obj))):
-            return _api.call(self.obj, *inputs)
+            return _api.call(self.obj, *inputs, **keywords)
         held = variable(self.obj, name="value")
-        out, new = _api.call_and_update(held, *inputs)
+        out, new = _api.call_and_update(held, *inputs, **keywords)
         old, leaves = jax.tree.leaves(held), jax.tree.leaves(new)
         if any(a is not b for a, b in zip(old, leaves, strict=True)):
             assign(new, name="value")
@@ -122,6 +131,16 @@ class _Model:
 
     def __hash__(self) -> int:
         return id(self.obj)
+
+
+def _signature(keywords: dict[str, bool]) -> inspect.Signature:
+    """The signature of a function of any inputs and these keywords, which it needs or not."""
+    kind = inspect.Parameter
+    names = [
+        kind(name, kind.KEYWORD_ONLY, default=kind.empty if needed else None)
+        for name, needed in keywords.items()
+    ]
+    return inspect.Signature([kind("inputs", kind.VAR_POSITIONAL), *names])
 
 
 @contextlib.contextmanager

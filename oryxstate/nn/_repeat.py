@@ -76,8 +76,6 @@ class Repeat(Layer):
     def _check_fields(self) -> None:
         positive(type(self).__name__, "count", self.count)
 
-    __takes_rng__ = True
-
     @property
     def __keywords__(self) -> dict[str, bool]:
         """The keywords that the layers take, which this layer hands on."""

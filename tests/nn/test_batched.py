@@ -293,3 +293,20 @@ def test_an_argument_that_is_not_mapped_belongs_to_each_example():
     np.testing.assert_allclose(
         ys.reshape(6, 3), want + np.repeat(np.float32([1, 5]), 3)[:, None], atol=1e-6
     )
+
+
+def test_a_call_written_anew_is_not_overruled_by_an_inherited_rule():
+    with pytest.raises(TypeError, match=r"Tripled defines `call`, but inherits `call_batched` of"):
+
+        class Tripled(nn.BatchNorm):
+            def call(self, x, *, training):
+                return 3 * x
+
+    class Alone(nn.BatchNorm):
+        call_batched = None
+
+        def call(self, x, *, training):
+            return 3 * x
+
+    norm = Alone(jnp.ones(3), jnp.zeros(3), jnp.zeros(3), jnp.ones(3))
+    np.testing.assert_allclose(ox.batch_call(norm, jnp.ones((2, 3)), training=True), 3.0)
