@@ -62,9 +62,9 @@ def _keywords_of(cls: Any, function: Callable[..., Any]) -> dict[str, bool]:
 
 def _check_batched(cls: type, owner: type, name: str) -> None:
     """Raise if a class writes a call anew whose batched rule is that of a base."""
-    rules = (base for base in cls.__mro__ if vars(base).get("call_batched") is not None)
-    rule = next(rules, owner)
-    if rule is not owner and issubclass(owner, rule):
+    rule = next(base for base in cls.__mro__ if "call_batched" in vars(base))
+    inherited = rule is not owner and issubclass(owner, rule)
+    if inherited and vars(rule)["call_batched"] is not None:
         raise TypeError(
             f"{owner.__name__} defines `{name}`, but inherits `call_batched` of {rule.__name__}, "
             "which would run in its place under `jax.vmap`. Define both, or set `call_batched = "
