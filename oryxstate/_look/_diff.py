@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from oryxstate import _tree
-from oryxstate._module import _shown
+from oryxstate._look import _shown
 from oryxstate._select._places import Place, children, places
 
 What = Literal["value", "shape", "dtype", "static", "class", "only in a", "only in b"]
