@@ -11,7 +11,7 @@ import numpy as np
 
 from oryxstate import _tree
 from oryxstate._look import _shown
-from oryxstate._select._places import Place, children, places
+from oryxstate._select._places import Place, nodes, places
 
 What = Literal["value", "shape", "dtype", "static", "class", "only in a", "only in b"]
 
@@ -100,20 +100,11 @@ def _held(tree: Any) -> Iterable[Place]:
 
 def _classes(a: Any, b: Any) -> Iterable[Difference]:
     """The modules and containers of which another class stands in the other tree."""
-    ours, theirs = ({path: cls for path, cls in _nodes(tree)} for tree in (a, b))
+    ours, theirs = ({path: type(node) for path, node, _ in nodes(tree)} for tree in (a, b))
     for path, cls in ours.items():
         other = theirs.get(path, cls)
         if other is not cls:
             yield Difference(path, "class", cls.__qualname__, other.__qualname__)
-
-
-def _nodes(node: Any, keys: tuple = ()) -> Iterable[tuple[str, type]]:
-    inner = None if node is None else children(node)
-    if inner is None:
-        return
-    yield _tree.keystr(keys), type(node)
-    for key, child in inner:
-        yield from _nodes(child, keys + key)
 
 
 def _only(what: What, place: Place) -> Difference:
