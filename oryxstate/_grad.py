@@ -1,4 +1,4 @@
-"""What is learned in a model, and what is its gradient?"""
+"""The learned part of a model, and gradients with respect to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from oryxstate._module import _pytree
+from oryxstate._select._places import PARAM, places
 from oryxstate._select._selection import names_kind, params, selection
 
 M = TypeVar("M")
@@ -58,7 +58,7 @@ def partition(model: M, wrt: Any = None) -> tuple[M, M]:
 
 
 def merge(params: M, rest: M) -> M:
-    """The model that `partition` split."""
+    """Put a model together that `partition` split."""
     return eqx.combine(params, rest)
 
 
@@ -80,24 +80,10 @@ def _learned_of(model: Any, wrt: Any) -> Any:
 
 
 def _learned(model: Any) -> Any:
-    """A pytree like `model` of booleans."""
-
-    def mask(module: Any, path: str) -> Any:
-        data = _pytree.map_children(mask, module, path)
-        for field in module.__layout__.data:
-            if field not in data:
-                is_state = field in module.__layout__.state
-                value = _pytree.stored(module, field)
-                data[field] = jax.tree.map(lambda x, s=is_state: not s and _is_inexact(x), value)
-            else:
-                data[field] = jax.tree.map(_is_learned, data[field])
-        return _pytree.with_data(module, data)
-
-    return jax.tree.map(_is_learned, _pytree.map_modules(mask, model, ""))
-
-
-def _is_learned(leaf: Any) -> bool:
-    return leaf if isinstance(leaf, bool) else _is_inexact(leaf)
+    """A pytree like `model` of booleans: what can be learned."""
+    leaves = (place for place in places(model) if place.is_leaf)
+    mask = [place.kind == PARAM and _is_inexact(place.value) for place in leaves]
+    return jax.tree.unflatten(jax.tree.structure(model), mask)
 
 
 def _is_inexact(leaf: Any) -> bool:
@@ -182,7 +168,7 @@ def grad(
 def grad(
     function: Callable[..., Any], *, wrt: Any = None, has_aux: bool = False
 ) -> Callable[..., Any]:
-    """The gradient alone: as `value_and_grad` without the loss.
+    """Differentiate a loss as `value_and_grad` does, and return the gradient alone.
 
     Returns:
         A function that returns the gradient, or `(gradient, aux)` with `has_aux`.

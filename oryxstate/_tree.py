@@ -189,15 +189,15 @@ def conform_leaf(leaf: Any, aval: Any, where: str) -> Any:
     new, weak = jax.typeof(leaf), getattr(aval, "weak_type", False)
     if new.shape != aval.shape:
         raise ValueError(
-            f"{where} was given shape {new.shape}, but it has shape {aval.shape}. The shape of "
-            "state cannot change: reduce or broadcast the value first."
+            f"{where} was given shape {new.shape}, but it has shape {aval.shape}. The shape "
+            "cannot change: reduce or broadcast the value first."
         )
     if new.dtype == aval.dtype and getattr(new, "weak_type", False) == weak:
         return leaf
     if new.dtype != aval.dtype and not _casts_silently(new, aval):
         raise ValueError(
-            f"{where} was given dtype {new.dtype}, but it has dtype {aval.dtype}. The dtype of "
-            f"state cannot change: cast the value, `value.astype({str(aval.dtype)!r})`."
+            f"{where} was given dtype {new.dtype}, but it has dtype {aval.dtype}. The dtype "
+            f"cannot change: cast the value, `value.astype({str(aval.dtype)!r})`."
         )
     return _jax.convert(leaf, aval.dtype, weak)
 

@@ -106,7 +106,8 @@ def where(function: Callable[[str, Any], Any]) -> Selection:
 
     Args:
         function: called as `function(path, leaf)`, returns a bool. The leaf is an array, under
-            `jax.jit` a traced one, or a `jax.ShapeDtypeStruct` in an abstract model.
+            `jax.jit` a traced one, or a `jax.ShapeDtypeStruct` in an abstract model. Where
+            `select.static` occurs in the same selection, it is also asked about static values.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given
 from strategies import modules
 
@@ -74,8 +75,28 @@ def test_keys_nan_integers_and_abstract_arrays():
     (difference,) = ox.diff(*keys)
     assert difference.norm is None and str(difference).endswith(", other values")
     (difference,) = ox.diff(jnp.array([1, 2]), jnp.array([4, 6]))
-    assert difference.norm == 5 and difference.path == ""
+    assert difference.norm == 5 and str(difference).startswith("(model): int32[2], |a - b| = 5 ")
     (difference,) = ox.diff(jnp.array([1j]), jnp.array([0j]))
     assert difference.norm == 1
+    assert str(ox.diff([], jnp.ones(1))[-1]) == "(model): only in b, float32[1]"
     assert not ox.diff(jax.eval_shape(make), make())
     assert ox.diff(jax.eval_shape(make), make(4))[0].what == "shape"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "norm"),
+    [
+        (np.array([2**53, 7]), np.array([2**53 + 1, 7]), 1),  # equal in float64
+        (np.array([-(2**63)]), np.array([2**63 - 1]), 2.0**64),
+        (np.array([255, 0], np.uint8), np.array([0, 0], np.uint8), 255),
+        (np.array([True, False]), np.array([False, False]), 1),
+        (np.array([-np.inf, np.nan, 1.0]), np.array([-np.inf, np.nan, 3.0]), 2),
+        (np.array([np.inf]), np.array([-np.inf]), np.inf),
+        (jnp.array([1, 2], jnp.int4), jnp.array([1, -2], jnp.int4), 4),
+        (jnp.array([jnp.inf, 1], jnp.bfloat16), jnp.array([jnp.inf, 2], jnp.bfloat16), 1),
+    ],
+)
+def test_norms_are_exact_and_leave_out_equal_infinities(a, b, norm):
+    (difference,) = ox.diff({"x": a}, {"x": b})
+    assert difference.what == "value" and difference.norm == norm
+    assert not ox.diff({"x": a}, {"x": a})

@@ -190,6 +190,12 @@ def test_leaves_of_an_equinox_model_that_are_no_arrays_are_static():
     assert select.instances(eqx.nn.Linear).count(model) == 22
     assert model.activation is select.at(model)["**"].cast(jnp.float16).activation
     assert select.params.mask(model).activation is False
+    with pytest.raises(
+        ValueError, match=r"leaves that are not arrays, such as 'activation'\. .*st"
+    ):
+        select.path("activation").paths(model)
+    with pytest.raises(ValueError, match=r"Of 4 leaves, select.where\(<lambda>\) selects 0, "):
+        (select.where(lambda path, x: x.ndim > 5) & "layers").paths(model)
 
 
 def test_variables_of_functions_are_fields():

@@ -58,7 +58,26 @@ def test_set_keeps_shape_and_dtype(path, value, text):
         net().at[path].set(value)
 
 
+X = jnp.ones(2)
+NO_ARRAYS = ["hello", None, object(), [1.0, [2.0]], {"table": "hello"}, Norm(X, X)]
+
+
+@pytest.mark.parametrize("value", NO_ARRAYS, ids=lambda value: type(value).__name__)
+def test_set_of_what_is_no_array_says_where_and_what_fits(value):
+    with pytest.raises(TypeError, match=r"^`table` is int32\[2\], and was given .* Give a number"):
+        net().at["table"].set(value)
+
+
+def test_set_takes_a_list_of_numbers_and_cast_leaves_static_values_alone():
+    assert net().at["table"].set([3, 4]).table.tolist() == [3, 4]
+    half = net().at[select.static | "encoder[0]"].cast(jnp.float16)
+    assert half.encoder[0].momentum == 0.9 and half.encoder[0].scale.dtype == jnp.float16
+
+
 def test_take_needs_the_same_paths_and_shapes():
+    params, _ = ox.partition(net(), "encoder")
+    with pytest.raises(TypeError, match=r"`head\['kernel'\]` is float32\[2,2\], .* given None\. "):
+        net().at["head.kernel"].take(params)
     other = jax.eval_shape(net).at["head.kernel"].apply(lambda x: x[0])
     with pytest.raises(
         ValueError, match=r"`head\['kernel'\]` is float32\[2,2\], and was given flo"

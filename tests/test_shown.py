@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import treescope
+import wadler_lindig as wl
 
 import oryxstate as ox
 from oryxstate import nn
@@ -87,3 +88,21 @@ def test_a_plain_array_is_marked_as_a_param_and_children_are_not():
     (weight,) = [line for line in text.splitlines() if "weight" in line]
     (inner,) = [line for line in text.splitlines() if "inner=" in line]
     assert weight.endswith("# param") and "#" not in inner
+
+
+def test_the_text_of_equal_members_is_made_once(monkeypatch):
+    made = []
+    summary = wl.array_summary
+    monkeypatch.setattr(wl, "array_summary", lambda *a, **k: made.append(a) or summary(*a, **k))
+    assert repr(Net([dense()] * 50)).count("50 x Dense") == 1
+    assert [shape for shape, _ in made] == [(3, 2), (2,)]
+
+
+def test_members_that_differ_in_one_thing_are_shown_apart():
+    half = dense().at["bias"].cast(jnp.float16)
+    weak = dense().replace(bias=jnp.broadcast_to(1.0, 2))
+    drops = [nn.Dropout(0.1), nn.Dropout(0.2)]
+    text = repr(Net([dense(), half, weak, *drops, nn.Lambda(jnp.sin), nn.Lambda(jnp.cos)]))
+    assert " x " not in text
+    for part in ("f16[2]", "weak_f32[2]", "0.1", "0.2", "sin", "cos"):
+        assert part in text

@@ -24,7 +24,9 @@ class Selected:
     def holds(self, path: str, module: Any) -> bool:
         """Whether a module at a path is meant."""
         keys = _patterns.keys_of(path) if path else ()
-        return any(_names(pattern, keys) for pattern in self._patterns) or any(
+        return any(
+            _patterns.matches(pattern, keys, exactly=True) for pattern in self._patterns
+        ) or any(
             isinstance(module, part) if isinstance(part, type) else part(path, module)
             for part in self.parts
             if not isinstance(part, str)
@@ -48,15 +50,6 @@ def _parts(selection: Any) -> list:
         "modules are selected by a path such as 'blocks.**.attention', a class, a function of "
         f"`(path, module)`, or a list of these, got {selection!r}."
     )
-
-
-def _names(pattern: Sequence, path: Sequence) -> bool:
-    """Whether a pattern names exactly this path."""
-    if not pattern:
-        return not path
-    if pattern[0].key == _patterns.ANY_DEPTH:
-        return any(_names(pattern[1:], path[i:]) for i in range(len(path) + 1))
-    return bool(path) and _patterns.agrees(pattern[0], path[0]) and _names(pattern[1:], path[1:])
 
 
 def nearest(selected: Selected, seen: Sequence[str]) -> str:

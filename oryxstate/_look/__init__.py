@@ -1,1 +1,1 @@
-"""What a person looks at: the summary of a model, and the difference of two."""
+"""Views of models: as text, as a drawing, as a summary, and the difference of two."""

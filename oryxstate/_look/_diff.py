@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from oryxstate import _tree
-from oryxstate._module import _shown
-from oryxstate._select._places import Place, children, places
+from oryxstate._look import _shown
+from oryxstate._select._places import Place, nodes, places
 
 What = Literal["value", "shape", "dtype", "static", "class", "only in a", "only in b"]
 
@@ -25,7 +25,8 @@ class Difference(NamedTuple):
         a: the spec of the array, the value of a static field or the class in the first tree; None
             if there is none.
         b: the same in the second tree.
-        norm: of arrays with other values, the Euclidean norm of `a - b`, in float64; else None.
+        norm: of arrays with other values, the Euclidean norm of `a - b`, in float64, where equal
+            infinities and NaNs count as zero; else None.
         relative: the norm divided by that of `a`.
     """
 
@@ -37,14 +38,17 @@ class Difference(NamedTuple):
     relative: float | None = None
 
     def __str__(self) -> str:
+        return f"{self.path or '(model)'}: {self._difference()}"
+
+    def _difference(self) -> str:
         if self.what == "value" and self.norm is not None:
-            return f"{self.path}: {self.a}, |a - b| = {self.norm:.3g} ({self.relative:.2g} of |a|)"
+            return f"{self.a}, |a - b| = {self.norm:.3g} ({self.relative:.2g} of |a|)"
         if self.what == "value":
-            return f"{self.path}: {self.a}, other values"
+            return f"{self.a}, other values"
         a, b = (_text(side) for side in (self.a, self.b))
         if self.what in ("only in a", "only in b"):
-            return f"{self.path}: {self.what}, {a if self.what[-1] == 'a' else b}"
-        return f"{self.path or '(model)'}: {self.what}, {a} and {b}"
+            return f"{self.what}, {a if self.what[-1] == 'a' else b}"
+        return f"{self.what}, {a} and {b}"
 
 
 def _text(side: Any) -> str:
@@ -96,20 +100,11 @@ def _held(tree: Any) -> Iterable[Place]:
 
 def _classes(a: Any, b: Any) -> Iterable[Difference]:
     """The modules and containers of which another class stands in the other tree."""
-    ours, theirs = ({path: cls for path, cls in _nodes(tree)} for tree in (a, b))
+    ours, theirs = ({path: type(node) for path, node, _ in nodes(tree)} for tree in (a, b))
     for path, cls in ours.items():
         other = theirs.get(path, cls)
         if other is not cls:
             yield Difference(path, "class", cls.__qualname__, other.__qualname__)
-
-
-def _nodes(node: Any, keys: tuple = ()) -> Iterable[tuple[str, type]]:
-    inner = None if node is None else children(node)
-    if inner is None:
-        return
-    yield _tree.keystr(keys), type(node)
-    for key, child in inner:
-        yield from _nodes(child, keys + key)
 
 
 def _only(what: What, place: Place) -> Difference:
@@ -144,15 +139,26 @@ def _values(path: str, a: Any, b: Any) -> list[Difference]:
     if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
         same = np.array_equal(jax.random.key_data(a), jax.random.key_data(b))
         return [] if same else [Difference(path, "value", spec, spec)]
-    x, y = (_double(value) for value in (a, b))
-    if np.array_equal(x, y, equal_nan=True):
+    x, y = (_numbers(value) for value in (a, b))
+    same = (x == y) | ((x != x) & (y != y))
+    if same.all():
         return []
     with np.errstate(divide="ignore", invalid="ignore"):
-        norm = np.linalg.norm(np.ravel(x - y))
-        relative = norm / np.linalg.norm(np.ravel(x))
+        norm = np.linalg.norm(np.ravel(np.where(same, 0, _distance(x, y))))
+        relative = norm / np.linalg.norm(np.ravel(x).astype(np.result_type(x, np.float64)))
     return [Difference(path, "value", spec, spec, float(norm), float(relative))]
 
 
-def _double(value: Any) -> np.ndarray:
+def _numbers(value: Any) -> np.ndarray:
+    """The array with nothing rounded: integers as they are, else in double precision."""
     value = np.asarray(value)
+    if value.dtype.kind in "iu":
+        return value
     return value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)
+
+
+def _distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    if x.dtype.kind not in "iu":
+        return x - y
+    high, low = (each.astype(np.uint64) for each in (np.maximum(x, y), np.minimum(x, y)))
+    return (high - low).astype(np.float64)  # exact: what wraps around wraps back

@@ -12,7 +12,8 @@ import numpy as np
 from oryxstate import _api, _tree
 from oryxstate._look import _calls, _tables
 from oryxstate._module import _pytree, _takes
-from oryxstate._select._places import STATE, STATIC, children, places
+from oryxstate._module._base import Module
+from oryxstate._select._places import STATE, STATIC, nodes, places
 
 
 class Row(NamedTuple):
@@ -130,11 +131,12 @@ def _row(path: str, node: Any, depth: int, call: _calls.Call | None) -> Row:
     return Row(path, type(node).__name__, depth, out, params, state, total, flops)
 
 
-def _modules(node: Any, keys: tuple = (), depth: int = 0) -> Iterator[tuple[str, Any, int]]:
+def _modules(model: Any) -> Iterator[tuple[str, Any, int]]:
     """Yield the model and the modules in it: `(path, module, depth)`."""
-    is_module = _pytree.is_module(node) or isinstance(node, eqx.Module)
-    if is_module or not keys:
-        yield _tree.keystr(keys), node, depth
-        depth += 1
-    for key, child in children(node) or ():
-        yield from _modules(child, keys + key, depth)
+    for path, node, inside in nodes(model):
+        if _is_module(type(node)) or not inside:
+            yield path, node, bool(inside) + sum(map(_is_module, inside[1:]))
+
+
+def _is_module(cls: type) -> bool:
+    return issubclass(cls, Module | eqx.Module)

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from oryxstate._look._extras import extra
+from oryxstate._extras import require
 
 HEAD = "path", "class", "output", "params", "state", "bytes", "FLOPs"
 NUMBERS = HEAD[3:]
@@ -26,12 +26,9 @@ def rich_table(rows: Sequence[Any]) -> Any:
     Raises:
         ImportError: if rich is not installed.
     """
-    table = extra("rich.table", "rich", "train", "printing a summary").Table(
-        box=extra("rich.box", "rich", "train", "printing a summary").SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-    )
-    text = extra("rich.text", "rich", "train", "printing a summary").Text
+    box = require("rich.box", "train").SIMPLE_HEAD
+    table = require("rich.table", "train").Table(box=box, pad_edge=False, show_edge=False)
+    text = require("rich.text", "train").Text
     for name in HEAD:
         table.add_column(name, justify="right" if name in NUMBERS else "left", no_wrap=True)
     for row in rows:
@@ -45,7 +42,7 @@ def text(rows: Sequence[Any]) -> str:
     Raises:
         ImportError: if rich is not installed.
     """
-    console = extra("rich.console", "rich", "train", "printing a summary").Console(
+    console = require("rich.console", "train").Console(
         file=io.StringIO(), width=100_000, color_system=None, force_terminal=False
     )
     console.print(rich_table(rows))

@@ -66,6 +66,7 @@ class Selected(Generic[T]):
                 place its own, by path.
 
         Raises:
+            TypeError: for a value that is not an array, naming the path.
             ValueError: for another shape or dtype, or if a dictionary has not exactly the selected
                 paths.
 
@@ -112,16 +113,20 @@ class Selected(Generic[T]):
         return self._with(self._selection.select(self._tree), applied)
 
     def cast(self, dtype: Any) -> T:
-        """Give the selected floating-point arrays another dtype; other arrays stay as they are.
+        """Give the selected floating-point arrays another dtype; everything else stays as it is.
 
         Args:
             dtype: a floating-point dtype; complex arrays stay as they are.
+
+        Raises:
+            TypeError: for another dtype.
         """
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(f"`cast` takes a floating-point dtype, got {dtype!r}.")
 
         def casting(x: Any) -> Any:
-            return jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+            floating = _tree.is_array(x) and jnp.issubdtype(x.dtype, jnp.floating)
+            return jnp.asarray(x, dtype) if floating else x
 
         return self.apply(casting)
 
@@ -132,6 +137,7 @@ class Selected(Generic[T]):
             other: a tree that has the selected paths, with the same shapes and dtypes.
 
         Raises:
+            TypeError: if it has no array at one of the paths, but for example None.
             ValueError: if it lacks one of the paths, or has another shape or dtype there.
 
         Examples:
@@ -174,12 +180,30 @@ def _fitted(value: Any, place: Place) -> Any:
         if (value.shape, value.dtype) != (old.shape, old.dtype):
             raise ValueError(f"`{place.path}` is {_show(old)}, and was given {_show(value)}.")
         return value
+    if not (_tree.is_array(value) or isinstance(value, bool | int | float | complex)):
+        value = _listed(value, place)
     aval = old if isinstance(old, jax.ShapeDtypeStruct) else jax.typeof(jnp.asarray(old))
     where = f"`{place.path}`"
     if np.ndim(value) or not old.shape:
         return _tree.conform_leaf(value, aval, where)
     scalar = jax.ShapeDtypeStruct((), aval.dtype)
     return jnp.broadcast_to(_tree.conform_leaf(value, scalar, where), old.shape)
+
+
+def _listed(value: Any, place: Place) -> jax.Array:
+    """An array of a list of numbers.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`{place.path}` is {_show(place.value)}, and was given {value!r}. Give a number or an "
+            "array of this shape and dtype; where several places are selected, a dictionary of "
+            "them by path. `apply` may change shapes and dtypes."
+        ) from error
 
 
 def _show(value: Any) -> Any:

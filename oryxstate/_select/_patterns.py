@@ -90,17 +90,17 @@ def _in_brackets(text: str) -> Segment:
     return Segment(text, "key")
 
 
-def matches(pattern: Sequence[Segment], path: Sequence[Segment]) -> bool:
-    """Whether a pattern names a path, or something that the path lies in."""
+def matches(pattern: Sequence[Segment], path: Sequence[Segment], *, exactly: bool = False) -> bool:
+    """Whether a pattern names a path or, unless `exactly`, something that the path lies in."""
     if not pattern:
-        return True
-    if pattern[0].key == ANY_DEPTH:
-        rest = pattern[1:]
-        return any(matches(rest, path[i:]) for i in range(len(path) + 1))
-    return bool(path) and agrees(pattern[0], path[0]) and matches(pattern[1:], path[1:])
+        return not (exactly and path)
+    first, *rest = pattern
+    if first.key == ANY_DEPTH:
+        return any(matches(rest, path[i:], exactly=exactly) for i in range(len(path) + 1))
+    return bool(path) and _agrees(first, path[0]) and matches(rest, path[1:], exactly=exactly)
 
 
-def agrees(wanted: Segment, key: Segment) -> bool:
+def _agrees(wanted: Segment, key: Segment) -> bool:
     """Whether one key is what a segment of a pattern says."""
     if wanted.key == "*":
         return True

@@ -67,6 +67,18 @@ def children(node: Any) -> list[tuple[tuple, Any]] | None:
     return None if len(found) == 1 and found[0][1] is node else found
 
 
+def nodes(
+    tree: Any, keys: tuple = (), inside: tuple[type, ...] = ()
+) -> Iterator[tuple[str, Any, tuple[type, ...]]]:
+    """Yield the modules and containers of a tree, parents first: `(path, node, classes around)`."""
+    inner = None if tree is None else children(tree)
+    if inner is None:
+        return
+    yield _tree.keystr(keys), tree, inside
+    for key, child in inner:
+        yield from nodes(child, keys + key, (*inside, type(tree)))
+
+
 def with_leaves(tree: Any, new: dict[int, Any]) -> Any:
     """The tree with other leaves, by their positions."""
     leaves, treedef = jax.tree.flatten(tree)

@@ -139,9 +139,9 @@ class Selection:
         """
         found = list(places(tree))
         statics = any(part is static for part in all_parts(self))
-        chosen = [p for p in found if p.is_leaf or p.kind == STATIC]
-        chosen = [p for p in chosen if (statics or p.kind != STATIC) and self.holds(p)]
-        check(self, found, chosen)
+        asked = [p for p in found if (statics if p.kind == STATIC else p.is_leaf)]
+        chosen = [place for place in asked if self.holds(place)]
+        check(self, found, asked, chosen)
         return chosen
 
 

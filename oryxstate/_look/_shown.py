@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
 import jax
 import wadler_lindig as wl
 
-from oryxstate._module import _pytree
+from oryxstate._module import _hook, _pytree
 
 
 def text(module: Any, width: int = 80) -> str:
@@ -43,7 +43,7 @@ def _document(value: Any) -> Any:
 def _runs(members: Any) -> Any:
     """The members of a list or a tuple, each run of equal ones once."""
     documents = []
-    for document, run in itertools.groupby(wl.pdoc(m, custom=_document, indent=2) for m in members):
+    for document, run in itertools.groupby(_documents(members)):
         count = len(list(run))
         documents.append(document if count == 1 else wl.TextDoc(f"{count} x ") + document)
     begin, end = ("[", "]") if type(members) is list else ("(", ")")
@@ -52,6 +52,28 @@ def _runs(members: Any) -> Any:
     return wl.bracketed(
         begin=wl.TextDoc(begin), docs=documents, sep=wl.comma, end=wl.TextDoc(end), indent=2
     )
+
+
+def _documents(members: Any) -> Iterator[Any]:
+    """Yield the document of each member; that of a member like the one before is not made again.
+
+    JAX asks for the text of a module wherever one is transformed as a function, `jax.vmap(module)`.
+    """
+    for _, alike in itertools.groupby(members, _likeness):
+        first, *others = alike
+        document = wl.pdoc(first, custom=_document, indent=2)
+        yield from (document for _ in (first, *others))
+
+
+def _likeness(member: Any) -> Any:
+    """Equal for members that are shown in the same way."""
+    leaves, structure = jax.tree.flatten(member)
+    return structure, [
+        (leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False))
+        if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
+        else id(leaf)
+        for leaf in leaves
+    ]
 
 
 def draw(module: Any, path: str | None, subtree: Callable[..., Any]) -> Any:
@@ -91,3 +113,6 @@ def _line(
             parts.fold_condition(expanded=parts.comment_color(parts.text(comment))),
         ),
     )
+
+
+_hook.shown_by(text, draw)
