@@ -406,10 +406,48 @@ def test_a_selection_loads_a_part():
 
 
 def test_a_dictionary_that_changes_later_does_not_change_the_model():
-    source = {"w": np.zeros(1024, "float32")}
-    loaded = ox.load_weights({"w": jnp.ones(1024)}, {"['w']": source["w"]})
-    source["w"][:] = 5
-    assert float(loaded["w"].sum()) == 0
+    for like in (jnp.ones(1024), np.ones(1024, "float32")):
+        source = {"['w']": np.zeros(1024, "float32")}
+        loaded = ox.load_weights({"w": like}, source)
+        source["['w']"][:] = 5
+        assert float(loaded["w"].sum()) == 0
+
+
+def test_numpy_arrays_from_a_file_may_be_changed(tmp_path):
+    ox.save_weights(tmp_path / "a", {"w": np.ones(3)})
+    loaded = ox.load_weights({"w": np.zeros(3)}, tmp_path / "a")
+    loaded["w"] += 1
+    assert loaded["w"].sum() == 6
+    assert ox.load_weights(loaded, tmp_path / "a")["w"].sum() == 3
+
+
+def test_arrays_without_axes_keep_their_shape_in_a_file(tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy")
+    ox.save_weights(tmp_path / "a", {"count": jnp.array(3), "t": np.ones((2, 3)).T})
+    file = numpy.load_file(tmp_path / "a")
+    assert file["['count']"].shape == () and file["['t']"].shape == (3, 2)
+    assert int(ox.load_weights({"count": jnp.array(0), "t": np.ones((3, 2))}, file)["count"]) == 3
+
+
+def test_random_keys_of_the_source_are_ignored():
+    model = Pair(jnp.zeros(2), jax.random.key(0))
+    other = Pair(jnp.ones(2), jax.random.key(1))
+    for source in (other, ox.named_leaves(other)):
+        loaded = ox.load_weights(model, source)
+        assert float(loaded.w.sum()) == 2 and loaded.key == model.key
+
+
+class Pair(ox.Module):
+    w: jax.Array = ox.param()
+    key: jax.Array = ox.state()
+
+    def call(self, x):
+        return x * self.w
+
+
+def test_specs_have_no_weights():
+    with pytest.raises(TypeError, match=r"'w' is the spec of an array, .* has no value to save"):
+        ox.weights(jax.eval_shape(lambda: Pair(jnp.ones(2), jax.random.key(0))))
 
 
 def test_what_is_not_an_array():
