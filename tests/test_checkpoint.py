@@ -21,6 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import oryxstate as ox
 from oryxstate import mapping, nn
 from oryxstate.checkpoint import Checkpoints, _arrays, _disk, _manifest, restore, save
+from oryxstate.mapping import _match
 
 OPTIMIZER = optax.adam(1e-2)
 
@@ -559,6 +560,17 @@ def test_a_missing_path_that_was_renamed_is_suggested(tmp_path):
         restore(tmp_path / "one", {"encoder_1": jnp.ones(2)})
 
 
+def test_suggestions_for_a_large_model_are_bounded(tmp_path, monkeypatch):
+    compared = []
+    monkeypatch.setattr(
+        _match.difflib, "get_close_matches", lambda path, others, *_: compared.extend(others) or []
+    )
+    save(tmp_path / "one", {f"old {i}": i for i in range(200)})
+    with pytest.raises(ox.MismatchError) as caught:
+        restore(tmp_path / "one", {f"new {i}": i for i in range(200)})
+    assert len(compared) == _match.HINTED and str(caught.value).count("missing: ") == 200
+
+
 def test_other_dtypes(tmp_path):
     tree = {"f": jnp.array([0.1, 3.0]), "i": jnp.array([1, 100]), "n": 3, "z": jnp.array(4)}
     save(tmp_path / "one", tree)
@@ -583,11 +595,35 @@ def test_other_dtypes(tmp_path):
     assert "(float32 to bfloat16)" in str(reports[0])
 
 
-@pytest.mark.parametrize("value, dtype", [(300, "int8"), (-1, "uint8"), (1e5, "float16")])
+@pytest.mark.parametrize(
+    "value, dtype",
+    [
+        (jnp.array([300]), "int8"),
+        (jnp.array([-1]), "uint8"),
+        (jnp.array([1e5]), "float16"),
+        (np.array([2**63], np.uint64), "int32"),
+        (2**200, "int32"),
+        (jnp.array([-8, 7], jnp.int4), "uint4"),
+    ],
+)
 def test_numbers_that_the_other_dtype_cannot_hold(value, dtype, tmp_path):
-    save(tmp_path / "one", {"x": jnp.array([value])})
+    save(tmp_path / "one", {"x": value})
+    into = {"x": jax.ShapeDtypeStruct(np.shape(value), dtype)}
     with pytest.raises(ox.MismatchError, match=f"'.'x'.' holds numbers that {dtype} cannot hold"):
-        restore(tmp_path / "one", {"x": jax.ShapeDtypeStruct((1,), dtype)})
+        restore(tmp_path / "one", into)
+
+
+def test_integers_that_just_fit_another_dtype(tmp_path):
+    tree = {"a": jnp.array([-128, 127]), "b": jnp.array([-8, 7], jnp.int4), "c": jnp.zeros(0, int)}
+    save(tmp_path / "one", tree)
+    into = {name: jax.ShapeDtypeStruct(x.shape, "int8") for name, x in tree.items()}
+    assert_equal(restore(tmp_path / "one", into), jax.tree.map(lambda x: x.astype("int8"), tree))
+
+
+def test_a_rule_of_layouts_refuses_a_python_value(tmp_path):
+    save(tmp_path / "one", {"step": 3})
+    with pytest.raises(ValueError, match=r"'\['step'\]' is python.int, not an array"):
+        restore(tmp_path / "one", {"step": 0}, mapping=[mapping.Transpose("**")])
 
 
 def test_64_bits_that_jax_does_not_hold(tmp_path):
