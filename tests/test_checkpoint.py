@@ -8,7 +8,10 @@ import os
 import resource
 import subprocess
 import sys
+import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -184,18 +187,42 @@ def test_specs_and_traced_values_are_not_saved(tmp_path):
         jax.jit(lambda x: save(tmp_path / "one", x))(1.0)
 
 
-def test_values_are_those_of_the_moment_of_saving(tmp_path):
-    number, array = np.zeros(4), jnp.arange(1 << 16, dtype=jnp.float32)
-    expected = np.array(array)
+def test_values_are_those_of_the_moment_of_saving(tmp_path, monkeypatch):
+    devices, changed, write = jax.make_mesh((8,), ("d",)), threading.Event(), _arrays.write
+    drawn = jnp.arange(1 << 16, dtype=jnp.float32)
+    arrays = {
+        "one device": drawn,
+        "sharded": jax.device_put(drawn, NamedSharding(devices, PartitionSpec("d"))),
+        "replicated": jax.device_put(drawn, NamedSharding(devices, PartitionSpec())),
+    }
+    expected = {name: np.array(array) for name, array in arrays.items()}
+    keys = jax.random.split(jax.random.key(0), 1 << 12)
+    data, number = np.array(jax.random.key_data(keys)), np.zeros(4)
+
+    def late(*arguments):
+        assert changed.wait(60)
+        write(*arguments)
+
+    monkeypatch.setattr(_arrays, "write", late)
     with Checkpoints(tmp_path) as run:
-        run.save(0, {"numpy": number, "jax": array})
+        run.save(0, {"numpy": number, "jax": arrays, "keys": keys})
         number[:] = 9
-        array = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)(array)
-        jax.block_until_ready(array)
-    like = {"numpy": number, "jax": array}
-    back = run.restore(like)
+        overwrite = jax.jit(
+            lambda xs, keys: (
+                jax.tree.map(lambda x: x * 0 - 1, xs),
+                jax.random.wrap_key_data(jax.random.key_data(keys) + 1),
+            ),
+            donate_argnums=(0, 1),
+        )
+        for name in arrays:
+            arrays[name] = jax.block_until_ready(overwrite(arrays[name], jnp.copy(keys))[0])
+        keys = jax.block_until_ready(overwrite(jnp.zeros(1), keys)[1])
+        changed.set()
+    back = run.restore({"numpy": number, "jax": arrays, "keys": keys})
     np.testing.assert_array_equal(back["numpy"], np.zeros(4))
-    np.testing.assert_array_equal(back["jax"], expected)
+    np.testing.assert_array_equal(jax.random.key_data(back["keys"]), data)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(back["jax"][name], array)
 
 
 # Which are kept ---------------------------------------------------------------------------------
@@ -246,6 +273,15 @@ def test_retention_does_not_count_a_damaged_checkpoint(tmp_path):
             assert run.steps() == [1, 2]
 
 
+def test_a_run_that_went_back_keeps_what_it_saves(tmp_path):
+    with Checkpoints(tmp_path, keep_last=2) as run:
+        for step in (1, 5, 6, 2):
+            run.save(step, {"w": jnp.full(2, step)})
+        assert run.steps() == [2, 5, 6]
+        run.save(7, {"w": jnp.zeros(2)})
+    assert run.steps() == [6, 7]
+
+
 @pytest.mark.parametrize(
     "options, text",
     [
@@ -272,11 +308,16 @@ def test_misuse_says_what_to_do(tmp_path):
     with pytest.raises(ox.CheckpointError, match=r"a checkpoint of step 0 .* `delete\(0\)`"):
         run.save(0, {"w": 1})
     run.delete(0)
-    with pytest.raises(ox.CheckpointError, match="there is no checkpoint in"):
+    with pytest.raises(
+        ox.CheckpointError, match=r"there is no checkpoint in .* Check `latest\(\)` first"
+    ):
         run.restore({})
     with pytest.raises(ox.CheckpointError, match=r"step 0 in .* was not removed"):
         run.delete(0)
     run.close()
+    with pytest.raises(TypeError, match="the metric 'loss' is not a number: 'low'"):
+        save(tmp_path / "above" / "x", {}, metrics={"loss": "low"})
+    assert not (tmp_path / "above").exists()
     save(tmp_path / "x", {})
     with pytest.raises(ox.CheckpointError, match="exists: give another name, or remove it"):
         save(tmp_path / "x", {})
@@ -397,6 +438,39 @@ def test_two_writers(tmp_path):
     with Checkpoints(tmp_path) as second:
         second.save(1, {"w": 2})
     assert first.steps() == [0, 1]
+
+
+def test_a_lock_that_could_not_be_taken_is_not_held(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(ox.CheckpointError, match=r"cannot be written: .*No space left"):
+            Checkpoints(tmp_path).save(0, {"w": 1})
+    with Checkpoints(tmp_path) as run:
+        run.save(0, {"w": 1})
+
+
+def test_of_many_threads_one_gets_the_lock(tmp_path, monkeypatch):
+    lockf = _disk.fcntl.lockf
+
+    def slow(*arguments):
+        time.sleep(0.05)  # in which the others come this far, unless they are kept out
+        return lockf(*arguments)
+
+    monkeypatch.setattr(_disk.fcntl, "lockf", slow)
+
+    def take(_):
+        try:
+            return _disk.Lock(tmp_path)
+        except BlockingIOError:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        (lock,) = [lock for lock in pool.map(take, range(4)) if lock is not None]
+    lock.release()
+    _disk.Lock(tmp_path).release()
 
 
 def test_two_writers_in_two_processes(tmp_path):
