@@ -8,7 +8,10 @@ import os
 import resource
 import subprocess
 import sys
+import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -21,6 +24,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import oryxstate as ox
 from oryxstate import mapping, nn
 from oryxstate.checkpoint import Checkpoints, _arrays, _disk, _manifest, restore, save
+from oryxstate.mapping import _match
 
 OPTIMIZER = optax.adam(1e-2)
 
@@ -183,18 +187,42 @@ def test_specs_and_traced_values_are_not_saved(tmp_path):
         jax.jit(lambda x: save(tmp_path / "one", x))(1.0)
 
 
-def test_values_are_those_of_the_moment_of_saving(tmp_path):
-    number, array = np.zeros(4), jnp.arange(1 << 16, dtype=jnp.float32)
-    expected = np.array(array)
+def test_values_are_those_of_the_moment_of_saving(tmp_path, monkeypatch):
+    devices, changed, write = jax.make_mesh((8,), ("d",)), threading.Event(), _arrays.write
+    drawn = jnp.arange(1 << 16, dtype=jnp.float32)
+    arrays = {
+        "one device": drawn,
+        "sharded": jax.device_put(drawn, NamedSharding(devices, PartitionSpec("d"))),
+        "replicated": jax.device_put(drawn, NamedSharding(devices, PartitionSpec())),
+    }
+    expected = {name: np.array(array) for name, array in arrays.items()}
+    keys = jax.random.split(jax.random.key(0), 1 << 12)
+    data, number = np.array(jax.random.key_data(keys)), np.zeros(4)
+
+    def late(*arguments):
+        assert changed.wait(60)
+        write(*arguments)
+
+    monkeypatch.setattr(_arrays, "write", late)
     with Checkpoints(tmp_path) as run:
-        run.save(0, {"numpy": number, "jax": array})
+        run.save(0, {"numpy": number, "jax": arrays, "keys": keys})
         number[:] = 9
-        array = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)(array)
-        jax.block_until_ready(array)
-    like = {"numpy": number, "jax": array}
-    back = run.restore(like)
+        overwrite = jax.jit(
+            lambda xs, keys: (
+                jax.tree.map(lambda x: x * 0 - 1, xs),
+                jax.random.wrap_key_data(jax.random.key_data(keys) + 1),
+            ),
+            donate_argnums=(0, 1),
+        )
+        for name in arrays:
+            arrays[name] = jax.block_until_ready(overwrite(arrays[name], jnp.copy(keys))[0])
+        keys = jax.block_until_ready(overwrite(jnp.zeros(1), keys)[1])
+        changed.set()
+    back = run.restore({"numpy": number, "jax": arrays, "keys": keys})
     np.testing.assert_array_equal(back["numpy"], np.zeros(4))
-    np.testing.assert_array_equal(back["jax"], expected)
+    np.testing.assert_array_equal(jax.random.key_data(back["keys"]), data)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(back["jax"][name], array)
 
 
 # Which are kept ---------------------------------------------------------------------------------
@@ -245,6 +273,15 @@ def test_retention_does_not_count_a_damaged_checkpoint(tmp_path):
             assert run.steps() == [1, 2]
 
 
+def test_a_run_that_went_back_keeps_what_it_saves(tmp_path):
+    with Checkpoints(tmp_path, keep_last=2) as run:
+        for step in (1, 5, 6, 2):
+            run.save(step, {"w": jnp.full(2, step)})
+        assert run.steps() == [2, 5, 6]
+        run.save(7, {"w": jnp.zeros(2)})
+    assert run.steps() == [6, 7]
+
+
 @pytest.mark.parametrize(
     "options, text",
     [
@@ -271,11 +308,16 @@ def test_misuse_says_what_to_do(tmp_path):
     with pytest.raises(ox.CheckpointError, match=r"a checkpoint of step 0 .* `delete\(0\)`"):
         run.save(0, {"w": 1})
     run.delete(0)
-    with pytest.raises(ox.CheckpointError, match="there is no checkpoint in"):
+    with pytest.raises(
+        ox.CheckpointError, match=r"there is no checkpoint in .* Check `latest\(\)` first"
+    ):
         run.restore({})
     with pytest.raises(ox.CheckpointError, match=r"step 0 in .* was not removed"):
         run.delete(0)
     run.close()
+    with pytest.raises(TypeError, match="the metric 'loss' is not a number: 'low'"):
+        save(tmp_path / "above" / "x", {}, metrics={"loss": "low"})
+    assert not (tmp_path / "above").exists()
     save(tmp_path / "x", {})
     with pytest.raises(ox.CheckpointError, match="exists: give another name, or remove it"):
         save(tmp_path / "x", {})
@@ -396,6 +438,39 @@ def test_two_writers(tmp_path):
     with Checkpoints(tmp_path) as second:
         second.save(1, {"w": 2})
     assert first.steps() == [0, 1]
+
+
+def test_a_lock_that_could_not_be_taken_is_not_held(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(ox.CheckpointError, match=r"cannot be written: .*No space left"):
+            Checkpoints(tmp_path).save(0, {"w": 1})
+    with Checkpoints(tmp_path) as run:
+        run.save(0, {"w": 1})
+
+
+def test_of_many_threads_one_gets_the_lock(tmp_path, monkeypatch):
+    lockf = _disk.fcntl.lockf
+
+    def slow(*arguments):
+        time.sleep(0.05)  # in which the others come this far, unless they are kept out
+        return lockf(*arguments)
+
+    monkeypatch.setattr(_disk.fcntl, "lockf", slow)
+
+    def take(_):
+        try:
+            return _disk.Lock(tmp_path)
+        except BlockingIOError:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        (lock,) = [lock for lock in pool.map(take, range(4)) if lock is not None]
+    lock.release()
+    _disk.Lock(tmp_path).release()
 
 
 def test_two_writers_in_two_processes(tmp_path):
@@ -559,6 +634,17 @@ def test_a_missing_path_that_was_renamed_is_suggested(tmp_path):
         restore(tmp_path / "one", {"encoder_1": jnp.ones(2)})
 
 
+def test_suggestions_for_a_large_model_are_bounded(tmp_path, monkeypatch):
+    compared = []
+    monkeypatch.setattr(
+        _match.difflib, "get_close_matches", lambda path, others, *_: compared.extend(others) or []
+    )
+    save(tmp_path / "one", {f"old {i}": i for i in range(200)})
+    with pytest.raises(ox.MismatchError) as caught:
+        restore(tmp_path / "one", {f"new {i}": i for i in range(200)})
+    assert len(compared) == _match.HINTED and str(caught.value).count("missing: ") == 200
+
+
 def test_other_dtypes(tmp_path):
     tree = {"f": jnp.array([0.1, 3.0]), "i": jnp.array([1, 100]), "n": 3, "z": jnp.array(4)}
     save(tmp_path / "one", tree)
@@ -583,11 +669,35 @@ def test_other_dtypes(tmp_path):
     assert "(float32 to bfloat16)" in str(reports[0])
 
 
-@pytest.mark.parametrize("value, dtype", [(300, "int8"), (-1, "uint8"), (1e5, "float16")])
+@pytest.mark.parametrize(
+    "value, dtype",
+    [
+        (jnp.array([300]), "int8"),
+        (jnp.array([-1]), "uint8"),
+        (jnp.array([1e5]), "float16"),
+        (np.array([2**63], np.uint64), "int32"),
+        (2**200, "int32"),
+        (jnp.array([-8, 7], jnp.int4), "uint4"),
+    ],
+)
 def test_numbers_that_the_other_dtype_cannot_hold(value, dtype, tmp_path):
-    save(tmp_path / "one", {"x": jnp.array([value])})
+    save(tmp_path / "one", {"x": value})
+    into = {"x": jax.ShapeDtypeStruct(np.shape(value), dtype)}
     with pytest.raises(ox.MismatchError, match=f"'.'x'.' holds numbers that {dtype} cannot hold"):
-        restore(tmp_path / "one", {"x": jax.ShapeDtypeStruct((1,), dtype)})
+        restore(tmp_path / "one", into)
+
+
+def test_integers_that_just_fit_another_dtype(tmp_path):
+    tree = {"a": jnp.array([-128, 127]), "b": jnp.array([-8, 7], jnp.int4), "c": jnp.zeros(0, int)}
+    save(tmp_path / "one", tree)
+    into = {name: jax.ShapeDtypeStruct(x.shape, "int8") for name, x in tree.items()}
+    assert_equal(restore(tmp_path / "one", into), jax.tree.map(lambda x: x.astype("int8"), tree))
+
+
+def test_a_rule_of_layouts_refuses_a_python_value(tmp_path):
+    save(tmp_path / "one", {"step": 3})
+    with pytest.raises(ValueError, match=r"'\['step'\]' is python.int, not an array"):
+        restore(tmp_path / "one", {"step": 0}, mapping=[mapping.Transpose("**")])
 
 
 def test_64_bits_that_jax_does_not_hold(tmp_path):

@@ -39,7 +39,8 @@ class Checkpoints:
     Args:
         folder: where the checkpoints are; it is made when the first is saved.
         keep_last: how many of the last to keep; all if None, unless `keep_best` is given.
-        keep_best: how many of the best by `metric` to keep besides. The last is always kept.
+        keep_best: how many of the best by `metric` to keep besides. The last, and the one that was
+            just saved, are always kept.
         metric: the name of the metric that says which is best.
         mode: "min" if less is better, "max" if more is. NaN is worst.
 
@@ -78,7 +79,7 @@ class Checkpoints:
         self.folder = Path(folder).absolute()
         self._keep = keep_last, keep_best
         self._metric, self._mode = metric, mode
-        self._pending: tuple[int, concurrent.futures.Future] | None = None
+        self._pending: concurrent.futures.Future | None = None
         self._release: Callable[[], Any] | None = None
 
     # Writing ----------------------------------------------------------------------------------
@@ -116,7 +117,7 @@ class Checkpoints:
                 f"`restore(...)`, or remove it, `delete({step})`."
             )
         pool = concurrent.futures.ThreadPoolExecutor(1, "oryxstate-checkpoint")
-        self._pending = step, pool.submit(self._write, step, path, snapshot(tree), given)
+        self._pending = pool.submit(self._write, step, path, snapshot(tree), given)
         pool.shutdown(wait=False)
         _UNSETTLED.add(self)
         _settle_at_exit()
@@ -133,15 +134,18 @@ class Checkpoints:
                 _disk.remove(path)
             _folder.write(path, taken, metrics)
         with failing(f"step {step} was saved in '{self.folder}', but older ones were not removed"):
-            self._retire()
+            self._retire(step)
 
-    def _retire(self) -> None:
-        """Remove what is not to be kept; the last whole checkpoint always is."""
+    def _retire(self, saved: int) -> None:
+        """Remove what is not to be kept; the last whole checkpoint always is.
+
+        So is the one just saved, also where a run that went back has later ones before it.
+        """
         last, best = self._keep
         if last is None and not best:
             return
         steps = self._whole()
-        kept = set(steps[-(last or 1) :]) | set(self._ranked(steps)[:best])
+        kept = {saved, *steps[-(last or 1) :], *self._ranked(steps)[:best]}
         for step in steps:
             if step not in kept:
                 _disk.remove(self._path(step))
@@ -200,9 +204,8 @@ class Checkpoints:
 
     def _settle(self) -> None:
         if self._pending is not None:
-            _, future = self._pending
-            concurrent.futures.wait([future])
-            self._pending = None
+            concurrent.futures.wait([self._pending])
+            future, self._pending = self._pending, None
             _UNSETTLED.discard(self)
             future.result()
 
@@ -262,10 +265,13 @@ class Checkpoints:
             MismatchError: listing every path that is missing, left over, or does not fit.
             CheckpointError: if there is no whole checkpoint, or a save failed.
         """
-        chosen = self.latest() if step is None else step
         self._settle()
+        chosen = self.latest() if step is None else step
         if chosen is None:
-            raise CheckpointError(f"there is no checkpoint in '{self.folder}'.")
+            raise CheckpointError(
+                f"there is no checkpoint in '{self.folder}'. Check `latest()` first, which is None "
+                "then, and start from new values; or `save` one."
+            )
         return restore(self._path(chosen), into, select=select, mapping=mapping, report=report)
 
     def _path(self, step: int) -> Path:
@@ -297,14 +303,14 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-_UNSETTLED: set[Checkpoints] = set()  # with a save of which nobody knows yet how it ended
+_UNSETTLED: set[Checkpoints] = set()  # with a save whose outcome was not yet reported
 
 
 def _report_unsettled() -> None:
     for checkpoints in list(_UNSETTLED):
         try:
             checkpoints.wait()
-        except Exception:  # nobody else will hear of it
+        except Exception:  # the program has ended, so no caller is left to raise to
             traceback.print_exc()
 
 

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import shutil
+import threading
 import uuid
 import zlib
 from pathlib import Path
@@ -105,27 +106,36 @@ class Lock:
     """
 
     _held: ClassVar[set[Path]] = set()  # in this process, to which the system grants it again
+    # The system drops the locks of a process on a file when any of its descriptors is closed, so
+    # only one thread at a time may open or close one. Finalizers may run inside: reentrant.
+    _guard: ClassVar = threading.RLock()
 
     def __init__(self, folder: Path):
         self._path = folder.resolve() / ".lock"
-        if self._path in self._held:
-            raise BlockingIOError(errno.EAGAIN, str(os.getpid()))
-        self._file = open(self._path, "a+")  # noqa: SIM115  (open as long as it is held)
+        with self._guard:
+            if self._path in self._held:
+                raise BlockingIOError(errno.EAGAIN, str(os.getpid()))
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                self._take()
+            except BaseException:
+                os.close(self._file)
+                raise
+            self._held.add(self._path)
+
+    def _take(self) -> None:
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "unknown"
-            self._file.close()
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
+            holder = os.pread(self._file, 20, 0).decode().strip() or "unknown"
             raise BlockingIOError(error.errno, holder) from None
-        self._held.add(self._path)
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, str(os.getpid()).encode(), 0)
 
     def release(self) -> None:
         """Let others write."""
-        self._held.discard(self._path)
-        self._file.close()
+        with self._guard:
+            os.close(self._file)
+            self._held.discard(self._path)

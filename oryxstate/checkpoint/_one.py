@@ -27,7 +27,8 @@ def save(folder: str | os.PathLike, tree: Any, *, metrics: Mapping[str, Any] | N
 
     Raises:
         CheckpointError: if it cannot be written; then there is no such folder.
-        TypeError: for a leaf that a checkpoint cannot hold, naming its path.
+        TypeError: for a leaf that a checkpoint cannot hold, naming its path, or for a metric that
+            is not a number.
 
     Examples:
         >>> import tempfile, jax, jax.numpy as jnp
@@ -41,10 +42,10 @@ def save(folder: str | os.PathLike, tree: Any, *, metrics: Mapping[str, Any] | N
     path = Path(folder).absolute()
     if path.exists():
         raise CheckpointError(f"'{path}' exists: give another name, or remove it first.")
-    taken = snapshot(tree)
+    taken, given = snapshot(tree), numbers(metrics)
     with failing(f"'{path}' was not saved"):
         _disk.make_folder(path.parent)
-        _folder.write(path, taken, numbers(metrics))
+        _folder.write(path, taken, given)
 
 
 def restore(

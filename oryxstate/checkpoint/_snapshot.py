@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from oryxstate import _jax
-from oryxstate._tree import is_spec, keystr
+from oryxstate._tree import keystr
 from oryxstate.checkpoint._manifest import Leaf, scalar_to_text
-from oryxstate.mapping._targets import target
+from oryxstate.mapping._targets import check_has_value, is_keys, target
 
 Array = Callable[[], np.ndarray]
 
@@ -35,8 +34,7 @@ def snapshot(tree: Any) -> dict[str, tuple[Leaf, Array | None]]:
         path = keystr(key)
         if path in taken:
             raise ValueError(f"two leaves have the path '{path}', so they cannot be told apart.")
-        if is_spec(leaf):
-            raise TypeError(f"'{path}' is the spec of an array, {leaf}, and has no value to save.")
+        check_has_value(path, leaf)
         if isinstance(leaf, _jax.Tracer):
             raise TypeError(f"'{path}' is being traced: save outside of `jax.jit`.")
         taken[path] = _take(path, leaf)
@@ -51,7 +49,7 @@ def _take(path: str, leaf: Any) -> tuple[Leaf, Array | None]:
     if 0 in spec.shape:
         return described, None
     if isinstance(leaf, jax.Array):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_keys(leaf):
             leaf = jax.random.key_data(leaf)
         return described, _of_jax(path, leaf)
     copy = np.array(leaf)

@@ -147,8 +147,11 @@ class Merge(Rule):
             for part in parts[1:]:
                 if _without(part.shape, axis) != _without(shapes[0], axis):
                     raise ValueError(f"{self}: for '{to}' shapes differ: {shapes}.")
+            lengths = tuple(shape[axis] for shape in shapes)
+            if self.sizes is not None and lengths != tuple(self.sizes):
+                raise ValueError(f"{self}: for '{to}' the lengths are {lengths}, not the `sizes`.")
             shape = list(shapes[0])
-            shape[axis] = sum(shape[axis] for shape in shapes)
+            shape[axis] = sum(lengths)
             return combine(lambda xs: np.concatenate(xs, axis), parts, tuple(shape))
 
         return _joined(self, self.old, self.new, entries, whole)
@@ -316,7 +319,10 @@ def _stacked(rule: Rule, to: str, parts: list[Entry], axis: int) -> Entry:
     if len(shapes) > 1:
         raise ValueError(f"{rule}: for '{to}' shapes differ: {sorted(shapes)}.")
     (shape,) = shapes
-    at = axis % (len(shape) + 1)
+    ndim = len(shape) + 1
+    if not -ndim <= axis < ndim:
+        raise ValueError(f"{rule}: for '{to}' the stack of {parts[0]} has no axis {axis}.")
+    at = axis % ndim
     return combine(lambda xs: np.stack(xs, at), parts, (*shape[:at], len(parts), *shape[at:]))
 
 

@@ -22,6 +22,9 @@ class _Each(Rule):
         found = matches(self.pattern, entries)
         if not found:
             raise self.none(self.pattern, entries)
+        for path in found:
+            if not entries[path].is_array:
+                raise ValueError(f"{self}: '{path}' is {entries[path]}, not an array.")
         return {p: self._changed(p, e) if p in found else e for p, e in entries.items()}
 
     @abc.abstractmethod
@@ -51,9 +54,9 @@ class Transpose(_Each):
     def _changed(self, path: str, entry: Entry) -> Entry:
         ndim = len(entry.shape)
         axes = tuple(range(ndim))[::-1] if self.axes is None else tuple(self.axes)
-        if sorted(a % ndim if ndim else a for a in axes) != list(range(ndim)):
-            raise ValueError(f"{self}: '{path}' is {entry}, whose axes {axes} do not permute.")
-        axes = tuple(a % ndim for a in axes)
+        axes = tuple(axis_of(self, path, entry, a) for a in axes)
+        if sorted(axes) != list(range(ndim)):
+            raise ValueError(f"{self}: {axes} does not permute the axes of '{path}', {entry}.")
 
         def permuted(x: np.ndarray) -> np.ndarray:
             # Behind the axes of random keys are those of their data.

@@ -1,4 +1,4 @@
-"""What of a file goes where in a model: all of it is compared before anything is loaded."""
+"""Comparison of saved arrays with a model, before any of them is loaded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from oryxstate._errors import MismatchError
 from oryxstate._tree import named_leaves
 from oryxstate.mapping._entries import Entries
 from oryxstate.mapping._targets import problem, target
+
+HINTED = 10_000  # pairs of paths that are compared to suggest renamed ones: about 0.3 s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +104,10 @@ def _text(
     leaves: Mapping[str, Any],
 ) -> str:
     lines = [f"{source} does not fit the model; nothing was loaded."]
-    for path in missing:
-        near = difflib.get_close_matches(path, extra, 1, 0.75)
+    for i, path in enumerate(missing, 1):
+        near = []
+        if i * len(extra) <= HINTED:
+            near = difflib.get_close_matches(path, extra, 1, 0.75)
         hint = f" (is it '{near[0]}'?)" if near else ""
         lines.append(f"  missing: '{path}', {target(path, leaves[path])}{hint}")
     lines += [f"  left over: '{path}', {entries[path]}" for path in extra]

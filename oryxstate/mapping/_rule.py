@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from oryxstate.mapping._entries import Entries, Entry
-from oryxstate.mapping._patterns import check_same_wildcards, fill, match
+from oryxstate.mapping._patterns import check_same_wildcards, fill, match, wildcards
 
 
 class Rule(abc.ABC):
@@ -119,11 +119,14 @@ class Keep(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Add(Rule):
-    """Add a constant array under a path: what one side has and the other does not need.
+    """Add a constant array, which a model has and a file lacks.
 
     Args:
         path: its path.
         value: a NumPy array.
+
+    Raises:
+        ValueError: when applied, if there is already an array at this path.
     """
 
     path: str
@@ -133,6 +136,11 @@ class Add(Rule):
         """Return the entries and the constant."""
         value = np.asarray(self.value)
         entry = Entry(value.shape, value.dtype.name, (), lambda: value)
+        if self.path in entries:
+            raise ValueError(
+                f"{self}: there is already {entries[self.path]} at {self.path!r}. Put "
+                f"mapping.Drop({self.path!r}) before this rule to replace it."
+            )
         return {**entries, self.path: entry}
 
     def inverse(self) -> Rule:
@@ -156,6 +164,8 @@ def inverse(rules: Sequence[Rule]) -> tuple[Rule, ...]:
 
 def matches(pattern: str, entries: Entries) -> dict[str, tuple[str, ...]]:
     """Return the paths that match, with what the wildcards stand for."""
+    if not wildcards(pattern):  # as in most rules of a library: large models have thousands
+        return {pattern: ()} if pattern in entries else {}
     found = {path: match(pattern, path) for path in entries}
     return {path: wild for path, wild in found.items() if wild is not None}
 

@@ -1,4 +1,4 @@
-"""Leaves of a model that saved values are put into: what fits, and how it is put there."""
+"""Leaves of a model as targets of saved values: which values fit, and their conversion."""
 
 from __future__ import annotations
 
@@ -44,13 +44,33 @@ def target(path: str, leaf: Any) -> Target:
     )
 
 
+def is_weight(leaf: Any) -> bool:
+    """Tell whether a leaf is an array, or the spec of one, and not random keys."""
+    return (is_array(leaf) or is_spec(leaf)) and not is_keys(leaf)
+
+
+def is_keys(value: Any) -> bool:
+    """Tell whether a value is an array of random keys, or the spec of one."""
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.extended)
+
+
+def check_has_value(path: str, leaf: Any) -> None:
+    """Raise if a leaf that is to be saved is only a spec.
+
+    Raises:
+        TypeError: naming its path.
+    """
+    if is_spec(leaf):
+        raise TypeError(f"'{path}' is the spec of an array, {leaf}, and has no value to save.")
+
+
 def dtype_name(dtype: Any) -> str:
     """Return a dtype as text: "float32", "key<fry>"."""
     return str(dtype) if jnp.issubdtype(dtype, jax.dtypes.extended) else np.dtype(dtype).name
 
 
 def problem(entry: Entry, wanted: Target) -> str | None:
-    """Say what stands against putting a saved value into a leaf, None if nothing does."""
+    """Return why a saved value does not fit a leaf, None if it does."""
     if entry.shape != wanted.shape:
         return f"saved {entry}, wanted {wanted}"
     if entry.dtype != wanted.dtype and not casts(entry.dtype, wanted.dtype):
@@ -80,7 +100,7 @@ def _kind(dtype: str) -> str | None:
 
 
 def put(value: Any, leaf: Any, path: str) -> Any:
-    """Return a saved value as a leaf like another.
+    """Return a saved value as a leaf like another, which shares no memory with the value.
 
     Args:
         value: a NumPy array, of random keys their data, or a Python scalar.
@@ -111,24 +131,29 @@ def _placed(value: Any, leaf: Any) -> jax.Array:
     sharding = getattr(leaf, "sharding", None)
     if isinstance(leaf, jax.Array) and not leaf.committed:
         sharding = None
-    # A copy: where host and device share memory, JAX keeps the caller's buffer if it is aligned,
-    # whatever `may_alias` says, and the caller may change it.
-    array = jax.device_put(np.array(value) if isinstance(value, np.ndarray) else value, sharding)
+    array = jax.device_put(value, sharding)
     return _jax.convert(array, array.dtype, True) if getattr(leaf, "weak_type", False) else array
 
 
 def _cast(value: np.ndarray, dtype: np.dtype, path: str) -> np.ndarray:
-    if value.dtype == dtype:
-        return value
-    with np.errstate(over="ignore", invalid="ignore"):
-        cast = value.astype(dtype)
-    if jnp.issubdtype(dtype, jnp.integer):
-        fits = np.array_equal(cast.astype(object), value.astype(object))
-    else:
-        fits = bool((np.isfinite(cast) | ~np.isfinite(value)).all())
-    if not fits:
-        raise MismatchError(
-            f"'{path}' holds numbers that {dtype.name} cannot hold; they are saved as "
-            f"{value.dtype.name}. Restore into that dtype."
-        )
-    return cast
+    """Return a copy of an array in a dtype of the same kind.
+
+    It is a copy also where the dtype is the same. The value may be an array of the caller or the
+    memory of a file, and JAX keeps the buffer that it is given where host and device share memory,
+    whatever `may_alias` says.
+    """
+    fits = True
+    if value.dtype != dtype and jnp.issubdtype(dtype, jnp.integer) and value.size:
+        bounds = jnp.iinfo(dtype)
+        fits = bounds.min <= int(value.min()) and int(value.max()) <= bounds.max
+    if fits:
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast = value.astype(dtype, order="C")
+        inexact = value.dtype != dtype and jnp.issubdtype(dtype, jnp.inexact)
+        if not inexact or (np.isfinite(cast) | ~np.isfinite(value)).all():
+            return cast
+    saved = "a Python integer" if value.dtype.hasobject else value.dtype.name
+    raise MismatchError(
+        f"'{path}' holds numbers that {dtype.name} cannot hold; they are saved as {saved}. Restore "
+        "into that dtype."
+    )

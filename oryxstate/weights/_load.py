@@ -6,14 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 
-from oryxstate._tree import is_array, is_spec, named_leaves
+from oryxstate._tree import named_leaves
 from oryxstate.mapping._convert import follow
 from oryxstate.mapping._entries import Entry
 from oryxstate.mapping._match import Report, compare
 from oryxstate.mapping._rule import Rule
-from oryxstate.mapping._targets import put
+from oryxstate.mapping._targets import is_weight, put
 from oryxstate.weights._source import read
 
 M = TypeVar("M")
@@ -34,7 +33,8 @@ def load_weights(
     Args:
         model: the model; its arrays may be specs, from `jax.eval_shape`.
         source: the path of a safetensors file, a dictionary of arrays that may be nested (its keys
-            are joined with dots), or any other pytree, such as an Equinox module.
+            are joined with dots), or any other pytree, such as an Equinox module. Random keys in
+            it are ignored.
         mapping: rules that lead from the paths and layouts of the source to those of the model:
             your own (`oryxstate.mapping`), and those of a library, such as
             `nn.torch_mapping(model)`.
@@ -43,7 +43,8 @@ def load_weights(
         report: called with a `mapping.Report` of what was loaded, such as `print`.
 
     Returns:
-        A model like the given one, with dtypes and shardings of it.
+        A model like the given one, with its dtypes and shardings. Its arrays share no memory with
+        those of the source.
 
     Raises:
         MismatchError: listing every path that is missing, left over, or of another shape or dtype.
@@ -71,7 +72,7 @@ def load_weights(
 
 
 class Weights:
-    """The selection of arrays that are not random keys, and of what another selects."""
+    """The leaves to load: those of a given selection, or else all arrays but random keys."""
 
     def __init__(self, select: Any):
         self._select = select
@@ -90,9 +91,3 @@ class Weights:
         if self._select is None:
             return True
         return not hasattr(self._select, "paths") and self._select(path)
-
-
-def is_weight(leaf: Any) -> bool:
-    """Whether a leaf is an array, or the spec of one, and not random keys."""
-    extended = jax.dtypes.extended
-    return (is_array(leaf) or is_spec(leaf)) and not jnp.issubdtype(leaf.dtype, extended)

@@ -14,7 +14,7 @@ from oryxstate._extras import require
 from oryxstate._tree import named_leaves
 from oryxstate.mapping._convert import convert
 from oryxstate.mapping._rule import Rule
-from oryxstate.weights._load import is_weight
+from oryxstate.mapping._targets import check_has_value, is_weight
 
 
 def weights(model: Any, mapping: Sequence[Rule] = ()) -> dict[str, np.ndarray]:
@@ -24,6 +24,10 @@ def weights(model: Any, mapping: Sequence[Rule] = ()) -> dict[str, np.ndarray]:
         model: the model.
         mapping: rules that lead from its paths and layouts to others, such as
             `mapping.inverse(nn.torch_mapping(model))`.
+
+    Raises:
+        TypeError: for the spec of an array, naming its path.
+        ValueError: if a rule matches nothing, or does not fit what it matches.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -35,6 +39,8 @@ def weights(model: Any, mapping: Sequence[Rule] = ()) -> dict[str, np.ndarray]:
         {'weight': (2, 3), 'bias': (2,)}
     """
     leaves = {path: leaf for path, leaf in named_leaves(model).items() if is_weight(leaf)}
+    for path, leaf in leaves.items():
+        check_has_value(path, leaf)
     return convert(leaves, mapping)
 
 
@@ -50,6 +56,7 @@ def save_weights(path: str | os.PathLike, model: Any, mapping: Sequence[Rule] = 
 
     Raises:
         CheckpointError: if it cannot be written; then the file is as it was.
+        TypeError: for the spec of an array, naming its path.
 
     Examples:
         >>> import tempfile, jax, jax.numpy as jnp
@@ -63,7 +70,7 @@ def save_weights(path: str | os.PathLike, model: Any, mapping: Sequence[Rule] = 
     """
     final = Path(path).absolute()
     temporary = final.with_name(f".{final.name}-{os.getpid()}")
-    arrays = {name: np.ascontiguousarray(x) for name, x in weights(model, mapping).items()}
+    arrays = {name: np.asarray(x, order="C") for name, x in weights(model, mapping).items()}
     save_file = require("safetensors.numpy", "train").save_file
     try:
         save_file(arrays, temporary)

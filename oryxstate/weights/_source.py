@@ -12,7 +12,8 @@ import numpy as np
 
 from oryxstate._errors import CheckpointError
 from oryxstate._extras import require
-from oryxstate._tree import is_array, named_leaves
+from oryxstate._tree import is_array, is_spec, named_leaves
+from oryxstate.mapping._targets import is_keys
 
 # Those that NumPy lacks, and that ml_dtypes, a dependency of JAX, gives it.
 _DTYPES = {
@@ -28,14 +29,21 @@ _DTYPES = {
 
 
 def read(source: Any) -> tuple[dict[str, np.ndarray], str]:
-    """Return arrays by path, read when they are used, and how to call their source in errors."""
+    """Return arrays by path, without random keys, and how to call their source in errors.
+
+    Those of a file are read when they are used.
+    """
     if isinstance(source, str | os.PathLike):
         return _safetensors(Path(source)), f"'{source}'"
     if isinstance(source, Mapping):
         return _nested(source), "the dictionary"
     leaves = named_leaves(source).items()
-    found = {path: np.asarray(leaf) for path, leaf in leaves if is_array(leaf)}
+    found = {path: np.asarray(leaf) for path, leaf in leaves if _is_value(leaf)}
     return found, type(source).__name__
+
+
+def _is_value(leaf: Any) -> bool:
+    return is_array(leaf) and not is_spec(leaf) and not is_keys(leaf)
 
 
 def _nested(source: Mapping[Any, Any], above: str = "") -> dict[str, np.ndarray]:
@@ -44,6 +52,8 @@ def _nested(source: Mapping[Any, Any], above: str = "") -> dict[str, np.ndarray]
         path = f"{above}.{key}" if above else str(key)
         if isinstance(value, Mapping):
             found |= _nested(value, path)
+            continue
+        if is_keys(value):
             continue
         array = np.asarray(value)
         if array.dtype.hasobject or array.dtype.kind in "USMm":

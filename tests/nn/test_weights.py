@@ -406,10 +406,48 @@ def test_a_selection_loads_a_part():
 
 
 def test_a_dictionary_that_changes_later_does_not_change_the_model():
-    source = {"w": np.zeros(1024, "float32")}
-    loaded = ox.load_weights({"w": jnp.ones(1024)}, {"['w']": source["w"]})
-    source["w"][:] = 5
-    assert float(loaded["w"].sum()) == 0
+    for like in (jnp.ones(1024), np.ones(1024, "float32")):
+        source = {"['w']": np.zeros(1024, "float32")}
+        loaded = ox.load_weights({"w": like}, source)
+        source["['w']"][:] = 5
+        assert float(loaded["w"].sum()) == 0
+
+
+def test_numpy_arrays_from_a_file_may_be_changed(tmp_path):
+    ox.save_weights(tmp_path / "a", {"w": np.ones(3)})
+    loaded = ox.load_weights({"w": np.zeros(3)}, tmp_path / "a")
+    loaded["w"] += 1
+    assert loaded["w"].sum() == 6
+    assert ox.load_weights(loaded, tmp_path / "a")["w"].sum() == 3
+
+
+def test_arrays_without_axes_keep_their_shape_in_a_file(tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy")
+    ox.save_weights(tmp_path / "a", {"count": jnp.array(3), "t": np.ones((2, 3)).T})
+    file = numpy.load_file(tmp_path / "a")
+    assert file["['count']"].shape == () and file["['t']"].shape == (3, 2)
+    assert int(ox.load_weights({"count": jnp.array(0), "t": np.ones((3, 2))}, file)["count"]) == 3
+
+
+def test_random_keys_of_the_source_are_ignored():
+    model = Pair(jnp.zeros(2), jax.random.key(0))
+    other = Pair(jnp.ones(2), jax.random.key(1))
+    for source in (other, ox.named_leaves(other)):
+        loaded = ox.load_weights(model, source)
+        assert float(loaded.w.sum()) == 2 and loaded.key == model.key
+
+
+class Pair(ox.Module):
+    w: jax.Array = ox.param()
+    key: jax.Array = ox.state()
+
+    def call(self, x):
+        return x * self.w
+
+
+def test_specs_have_no_weights():
+    with pytest.raises(TypeError, match=r"'w' is the spec of an array, .* has no value to save"):
+        ox.weights(jax.eval_shape(lambda: Pair(jnp.ones(2), jax.random.key(0))))
 
 
 def test_what_is_not_an_array():
@@ -417,3 +455,39 @@ def test_what_is_not_an_array():
         ox.load_weights(model(), {"a": {"b": "text"}})
     with pytest.raises(ValueError, match=r"two arrays of the dictionary have the path 'a\.b'"):
         ox.load_weights(model(), {"a": {"b": 1}, "a.b": 2})
+
+
+def test_random_keys_and_python_values_of_a_model_need_no_source():
+    model = [Pair(jnp.zeros(2), jax.random.key(0)), 3]
+    rules = nn.torch_mapping(model)
+    loaded = ox.load_weights(model, {"0.w": np.ones(2, "float32")}, rules)
+    assert float(loaded[0].w.sum()) == 2 and loaded[0].key == model[0].key and loaded[1] == 3
+    assert set(ox.weights(loaded, mapping.inverse(rules))) == {"0.w"}
+
+
+def test_layers_inside_a_function_have_its_paths():
+    """The paths of a `FunctionModule` lack the name of its field."""
+
+    def net(x):
+        head = ox.init(nn.Dense.of(2), name="head")(jax.random.key(0), x)
+        return ox.variable(jnp.ones(2), name="scale") * head(x)
+
+    model = ox.init([net])(jax.random.key(0), jnp.ones(3))
+    for recipes in (nn.torch_mapping, nn.equinox_mapping, nn.flax_mapping, nn.nnx_mapping):
+        there = ox.weights(model, mapping.inverse(recipes(model)))
+        loaded = ox.load_weights(model, {k: v + 1 for k, v in there.items()}, recipes(model))
+        for old, new in zip(*map(jax.tree.leaves, (model, loaded)), strict=True):
+            np.testing.assert_array_equal(new, old + 1)
+    torch = ox.weights(model, mapping.inverse(nn.torch_mapping(model)))
+    assert set(torch) == {"0.head.weight", "0.head.bias", "0.scale"}
+
+
+def test_a_repeat_of_a_list_of_layers():
+    template = nn.Repeat.of([nn.Dense.of(3), jax.nn.relu], 2)
+    model = template.init(jax.random.key(0), jnp.ones(3))
+    rules = nn.torch_mapping(model)
+    there = ox.weights(model, mapping.inverse(rules))
+    assert len(there) == 4 and all(x.shape in ((3, 3), (3,)) for x in there.values())
+    loaded = ox.load_weights(model, {k: 2 * v for k, v in there.items()}, rules)
+    for old, new in zip(*map(jax.tree.leaves, (model, loaded)), strict=True):
+        np.testing.assert_array_equal(new, 2 * old)

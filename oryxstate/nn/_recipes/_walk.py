@@ -1,4 +1,4 @@
-"""The layers of a model, each with the rules that lead to it from another library."""
+"""Traversal of a model's layers, with the rules that lead to each from another library."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from oryxstate._module import _pytree
 from oryxstate._tree import named_leaves
 from oryxstate.mapping._groups import Stack
 from oryxstate.mapping._rule import Add, Rename, Rule
+from oryxstate.mapping._targets import is_weight
 from oryxstate.nn._combinators import Serial
 from oryxstate.nn._recurrent import RecurrentCell
 from oryxstate.nn._repeat import Repeat
@@ -20,12 +21,12 @@ Recipe = Callable[[Any, str, str], list[Rule]]  # (layer, its path, the path ove
 
 
 class Library:
-    """How another library names what is inside of what, and lays out its arrays.
+    """The names and layouts of another library.
 
     Args:
         recipes: for each class of layers, the rules that lead to one.
-        join: the path of what is under a name or a number in what has a path.
-        leaf: the path of an array of a module without recipe; its path over there if None.
+        join: returns the path of a member from that of its parent and its name or number.
+        leaf: returns the path of an array of a module without recipe from its joined path.
         flat: whether the members of a sequence stand under their numbers, without `layers`.
     """
 
@@ -39,10 +40,10 @@ class Library:
         self.recipes, self.join, self.leaf, self.flat = recipes, join, leaf, flat
 
     def rules(self, value: Any, ours: str = "", theirs: str = "") -> list[Rule]:
-        """Return the rules for all that is in a value.
+        """Return the rules for all weights in a value.
 
         Args:
-            value: a model, or a part of one; specs do.
+            value: a model, or a part of one, whose arrays may be specs.
             ours: its path.
             theirs: its path in the other library.
         """
@@ -51,24 +52,22 @@ class Library:
         if isinstance(value, Repeat):
             return self._repeated(value, ours, theirs)
         recipe = next((self.recipes[c] for c in type(value).__mro__ if c in self.recipes), None)
-        if recipe is not None:
-            return recipe(value, ours, theirs)
-        found: list[Rule] = []
-        for field in value.__layout__.data:
-            skip = self.flat and isinstance(value, Serial) and field == "layers"
-            there = theirs if skip else self.join(theirs, field)
-            found += self.rules(_pytree.stored(value, field), under(ours, field), there)
-        return found
+        return self._inside(value, ours, theirs) if recipe is None else recipe(value, ours, theirs)
 
     def _inside(self, value: Any, ours: str, theirs: str) -> list[Rule]:
+        """Return the rules for the modules and weights directly inside a value."""
         found: list[Rule] = []
-        for key, inner in jax.tree_util.tree_flatten_with_path(value, is_leaf=_pytree.is_module)[0]:
+        skipped = 1 if self.flat and isinstance(value, Serial) else 0  # its field `layers`
+        inner, _ = jax.tree_util.tree_flatten_with_path(
+            value, is_leaf=lambda part: part is not value and _pytree.is_module(part)
+        )
+        for key, part in inner:
             here, there = (ours + jax.tree_util.keystr(key)).removeprefix("."), theirs
-            for part in key:
-                there = self.join(there, _name(part))
-            if _pytree.is_module(inner):
-                found += self.rules(inner, here, there)
-            else:
+            for name in map(_name, key[skipped:]):
+                there = there if name == "" else self.join(there, name)
+            if _pytree.is_module(part):
+                found += self.rules(part, here, there)
+            elif is_weight(part):
                 found += to(self.leaf(there), here)
         return found
 
@@ -88,7 +87,7 @@ def under(path: str, name: str) -> str:
 
 
 def to(theirs: str, ours: str, *rules: Callable[[str], Rule]) -> list[Rule]:
-    """Return rules that change an array where it is, and then rename it."""
+    """Return rules that change the layout of an array, and then rename it."""
     renamed = [Rename(theirs, ours)] if theirs != ours else []
     return [*(rule(theirs) for rule in rules), *renamed]
 
