@@ -11,9 +11,11 @@ from python_discovery import get_interpreter
 nox.needs_version = ">=2026.8.10"
 nox.options.sessions = ["lint", "typecheck", "docs", "imports", "tests"]
 
-PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+# Each supported Python with a JAX of its own, from the oldest JAX to the newest.
+ROWS = [("3.11", "0.10.0"), ("3.12", "0.11.2"), ("3.13", "0.12.0.1"), ("3.14", "0.12.0.1")]
+FOUND = [row for row in ROWS if get_interpreter(row[0])]
 # A Python that is not on this machine is skipped, in CI too; having none of them is an error.
-nox.options.error_on_missing_interpreters = not any(map(get_interpreter, PYTHONS))
+nox.options.error_on_missing_interpreters = not FOUND
 nox.options.download_python = "never"
 
 
@@ -42,17 +44,14 @@ def run_tests(session: nox.Session, jax: str, *options: str) -> None:
     session.run("pytest", "-n", "2", *options, *session.posargs, env=compiled(session))
 
 
-# From the oldest supported JAX to the newest; each Python allows some of them.
-ROWS = [("3.11", "0.10.0"), ("3.12", "0.11.2"), ("3.13", "0.12.0.1")]
-WHOLE = max((row for row in ROWS if get_interpreter(row[0])), default=ROWS[-1])
-# Tests of what is built on the core, and asks little of JAX itself: half of the time. Of layers,
-# the laws and what leans on transformations stay.
+# Tests of what is built on the core and asks little of JAX itself, which take half of the time. A
+# new file runs on each JAX unless it is listed; of the tests of layers only these do.
 OF_LAYERS = ["test_laws", "test_batched", "test_in_functions", "test_keywords", "test_repeat"]
 ABOVE = [
     "tests/testing",
     "tests/user_programs",
     *(str(p) for p in sorted(Path("tests/nn").glob("test_*.py")) if p.stem not in OF_LAYERS),
-    *(f"tests/test_{name}*.py" for name in ("checkpoint", "mapping", "weights", "select")),
+    *(f"tests/test_{name}*.py" for name in ("checkpoint", "mapping", "select")),
     *(f"tests/test_{name}.py" for name in ("find_nonfinite", "summary", "diff", "shown")),
     *(f"tests/test_{name}.py" for name in ("mutations", "architecture", "demo", "charlm", "docs")),
 ]
@@ -61,15 +60,15 @@ ABOVE = [
 @nox.session
 @nox.parametrize(["python", "jax"], versions(*ROWS))
 def tests(session: nox.Session, jax: str) -> None:
-    """The tests on each supported Python found; on the newest all, on others those of the core."""
-    whole = (session.python, jax) == WHOLE
+    """All tests on the newest supported Python found, and those of the core on the others."""
+    whole = (session.python, jax) == FOUND[-1]
     run_tests(session, jax, *([] if whole else [f"--ignore-glob={path}" for path in ABOVE]))
 
 
 @nox.session
 @nox.parametrize(["python", "jax"], versions(*ROWS))
 def everything(session: nox.Session, jax: str) -> None:
-    """All tests on each supported Python found, with a JAX of its own."""
+    """All tests on each supported Python found."""
     run_tests(session, jax)
 
 

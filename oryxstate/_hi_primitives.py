@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from oryxstate import _jax, _tangents
+from oryxstate import _tangents
 
 
 class HiPrimitive:
@@ -52,7 +52,7 @@ class HiPrimitive:
 
     def jvp(self, primals: Sequence, tangents: Sequence) -> tuple[list, list]:
         """Its own derivative."""
-        dots = [_jax.Zero(t.aval) if _tangents.is_zero(t) else t for t in tangents]
+        dots = list(map(_tangents.internal, tangents))
         out, out_dot = self._prim.jvp(self._structured(primals), self._structured(dots))
         return jax.tree.leaves(out), [
             _tangents.public(x) for x in jax.tree.leaves(out_dot, is_leaf=_tangents.is_zero)
@@ -67,9 +67,8 @@ class HiPrimitive:
 
     def backward(self, residuals: Any, cotangents: Sequence) -> tuple[list, Any]:
         """Its rule for the way back: cotangents of all inputs, and logs."""
-        flat = [_jax.Zero(t.aval) if _tangents.is_zero(t) else t for t in cotangents]
         prim, logs = self._prim, None
-        bars = jax.tree.unflatten(prim.out_tree, flat)
+        bars = jax.tree.unflatten(prim.out_tree, map(_tangents.internal, cotangents))
         if hasattr(prim, "generic_batching"):  # from 0.12
             out, logs = prim.bwd(residuals, bars)
         else:

@@ -39,9 +39,8 @@ def stage_shard_map(args: Sequence, params: dict) -> StagedShardMap:
     values = dict(zip([*outer.constvars, *outer.invars], [*staged.consts, *args], strict=True))
     operands = [v.val if isinstance(v, _jax.Literal) else values[v] for v in eqn.invars]
     body, specs = eqn.params["jaxpr"], (eqn.params["in_specs"], eqn.params["out_specs"])
-    manual_axes = params.get(
-        "newly_manual_axes", params.get("manual_axes", ())
-    )  # renamed in 0.10.1
+    renamed = "newly_manual_axes" in params  # in 0.10.1
+    manual_axes = params["newly_manual_axes"] if renamed else params["manual_axes"]
     return StagedShardMap(body, operands, *specs, set(manual_axes), out_tree.update)
 
 

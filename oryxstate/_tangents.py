@@ -37,7 +37,13 @@ def instantiated(tangent: Any) -> Any:
 
 
 def public(tangent: Any) -> Any:
-    return SymbolicZero(tangent.aval) if isinstance(tangent, _jax.Zero) else tangent
+    """A tangent whose symbolic zero, if it is one, is of the kind that users' rules take."""
+    return SymbolicZero(tangent.aval) if is_zero(tangent) else tangent
+
+
+def internal(tangent: Any) -> Any:
+    """A tangent whose symbolic zero, if it is one, is of the kind that rules of JAX take."""
+    return _jax.Zero(tangent.aval) if is_zero(tangent) else tangent
 
 
 def zero_tangent(value: Any) -> Any:
@@ -47,8 +53,7 @@ def zero_tangent(value: Any) -> Any:
 
 def jvp_of(function: Callable, primals: Sequence, tangents: Sequence) -> tuple[Any, Any]:
     """`jax.jvp` of a function of arrays, in the directions that are not symbolically zero."""
-    zeros = _jax.Zero, SymbolicZero
-    at = [i for i, dot in enumerate(tangents) if not isinstance(dot, zeros)]
+    at = [i for i, dot in enumerate(tangents) if not is_zero(dot)]
 
     def of_some(*some):
         merged = list(primals)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import re
 import sys
+import tomllib
 import types
 import warnings
+from typing import Any
 
 import jax
 import jax.extend.core as jex
@@ -58,12 +61,40 @@ def test_a_release_that_was_tested_is_not_examined(version, monkeypatch):
     assert not _releases.to_be_examined()
 
 
-NOXFILE = pathlib.Path(__file__).parents[1] / "noxfile.py"
+ROOT = pathlib.Path(__file__).parents[1]
+NOXFILE = (ROOT / "noxfile.py").read_text()
+
+
+def in_the_noxfile(name: str, **names) -> Any:
+    """The value that the noxfile, which imports nox, gives a constant."""
+    (found,) = re.findall(rf"^{name} = (.*?)(?=^\S*\w)", NOXFILE, re.DOTALL | re.MULTILINE)
+    return eval(found.strip(), {"Path": pathlib.Path, **names})
 
 
 def test_each_release_is_a_row_of_the_matrix():
-    matrix = NOXFILE.read_text().split("# Every release that ")[1].split("def matrix")[0]
+    matrix = NOXFILE.split("# Every release that ")[1].split("def matrix")[0]
     assert tuple(re.findall(r'\("3\.\d+", "([\d.]+)"\)', matrix)) == _releases.TESTED
+
+
+def test_each_python_is_a_row_of_the_tests():
+    """Of those that pyproject.toml names; where only one is found, all tests run on it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
+    pythons, releases = zip(*in_the_noxfile("ROWS"), strict=True)
+    assert list(pythons) == named
+    assert (releases[0], releases[-1]) == (_releases.OLDEST, _releases.NEWEST)
+    nightly = (ROOT / ".github/workflows/nightly.yml").read_text()
+    assert f"python: {json.dumps(named)}" in nightly
+
+
+def test_tests_that_are_treated_apart_exist(monkeypatch):
+    """A file that is renamed would be left out on older releases, or no longer be."""
+    monkeypatch.chdir(ROOT)
+    of_layers = in_the_noxfile("OF_LAYERS")
+    assert all(pathlib.Path(f"tests/nn/{name}.py").exists() for name in of_layers)
+    above = in_the_noxfile("ABOVE", OF_LAYERS=of_layers)
+    assert all(list(pathlib.Path().glob(pattern)) for pattern in above)
+    assert len(above) > 30
 
 
 @pytest.mark.parametrize("version", ["0.10.9", "0.12.1", "0.13.0", "1.0.0", "0.12.0.dev20260101"])
