@@ -137,7 +137,7 @@ def mystery_in_jit(m, h):
 
 
 MAPPED = ["'inner.total'", "not mapped", "depends on the mapped axis", "float32[]", "float32[3]"]
-REMEDIES = ["pmean", "ox.state(reduce=jnp.mean)", "ensemble"]
+REMEDIES = ["pmean", "ox.state(reduce=jnp.mean)", "`ox.per_example(model, size)`", "ensemble"]
 CASES = {
     "no state": Case(assigning(scale=1.0), ["`scale` of Acc", "total, count"], AttributeError),
     "no field": Case(assigning(totl=1.0), ["`totl` of Acc"], AttributeError),

@@ -314,7 +314,8 @@ def _reduced(leaf, dim, name, reduce):
             f"all {aval.shape[dim]} examples together {aval.dtype}{list(aval.shape)}. Either "
             "reduce it before the write (`jax.lax.pmean(value, axis_name)` with `vmap(..., "
             f"axis_name=...)`), or say how examples combine, `{name.field}: ... = "
-            "ox.state(reduce=jnp.mean)`, or map the module too (an ensemble), or stop the "
+            "ox.state(reduce=jnp.mean)`, or give each example its own state, "
+            "`ox.per_example(model, size)`, or map the module too (an ensemble), or stop the "
             "dependence with a value that is equal for all examples."
         )
     out = reduce(leaf, axis=dim)

@@ -30,10 +30,12 @@ class MultiHeadAttention(Heads):
     returns the layer that decodes step by step with these parameters.
 
     A step that may see nothing, such as the padding before a causal sequence, takes zeros for the
-    mean: its output is the bias of `out`. Steps that the mask hides from all others do not matter,
-    not even if they are NaN. Logits and softmax are computed at least in float32, and input and
-    context of different dtypes are promoted. Sources: Vaswani et al., Attention Is All You Need,
-    2017; Ainslie et al., GQA, 2023; Su et al., RoFormer, 2021 (rotary positions).
+    mean: its output is the bias of `out`. Steps that the mask hides from all others do not change
+    the outputs of these, not even if they are NaN. Gradients of the projections multiply all steps
+    of the input, so set padding to finite values for training. Logits and softmax are computed at
+    least in float32, and input and context of different dtypes are promoted. Sources: Vaswani et
+    al., Attention Is All You Need, 2017; Ainslie et al., GQA, 2023; Su et al., RoFormer, 2021
+    (rotary positions).
 
     Attributes:
         query: `Dense` to `heads * head_features`.

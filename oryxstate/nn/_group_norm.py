@@ -86,9 +86,10 @@ class GroupNorm(_Grouped):
     """
 
     @classmethod
-    def check(cls, groups: int, **options: Any) -> None:
-        """Check that the number of groups is positive."""
+    def check(cls, groups: int, *, epsilon: float = 1e-5, **options: Any) -> None:
+        """Check that the number of groups is positive, and `epsilon` not negative."""
         positive(cls.__name__, "groups", groups)
+        not_negative(cls.__name__, "epsilon", epsilon)
 
     @classmethod
     def initialize(
@@ -150,6 +151,11 @@ class InstanceNorm(_Grouped):
         >>> norm(x).round(3).tolist()
         [[-1.0, -1.0], [1.0, 1.0]]
     """
+
+    @classmethod
+    def check(cls, *, epsilon: float = 1e-5, **options: Any) -> None:
+        """Check that `epsilon` is not negative."""
+        not_negative(cls.__name__, "epsilon", epsilon)
 
     @classmethod
     def initialize(

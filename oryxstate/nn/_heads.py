@@ -30,11 +30,11 @@ class Heads(Layer):
     rotary_base: float | None = static()
 
     def _check_fields(self) -> None:
-        layer, features = type(self).__name__, self.query.kernel.shape[-1]
+        layer, kernel = type(self).__name__, self.query.kernel
         check_heads(layer, self.heads, self.kv_heads, self.rotary_base)
-        if features % self.heads:
+        if kernel is not None and kernel.shape[-1] % self.heads:  # None in half of a partition
             raise ValueError(
-                f"{layer}: `heads` must divide the features of `query`, {features}, got "
+                f"{layer}: `heads` must divide the features of `query`, {kernel.shape[-1]}, got "
                 f"{self.heads}."
             )
 

@@ -224,10 +224,10 @@ class Layer(Module):
     def __rshift__(self, other: Any) -> Any:
         if isinstance(other, Template):  # which knows what to do
             return NotImplemented
-        raise TypeError(_made(self, other, f"{type(self).__name__}.of(...) >> {show(other)}"))
+        raise TypeError(_made(self, self, other))
 
     def __rrshift__(self, other: Any) -> Any:
-        raise TypeError(_made(self, other, f"{show(other)} >> {type(self).__name__}.of(...)"))
+        raise TypeError(_made(self, other, self))
 
     @classmethod
     def wrong_input(cls, expected: str, in_spec: Any) -> InputError:
@@ -273,7 +273,11 @@ def _with_state(module: Any, state: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _made(layer: Layer, other: Any, chain: str) -> str:
+def _made(layer: Layer, *parts: Any) -> str:
+    chain = " >> ".join(
+        f"{type(part).__name__}.of(...)" if isinstance(part, Layer) else show(part)
+        for part in parts
+    )
     return (
         f"`>>` composes templates, and this {type(layer).__name__} is a layer that is made. "
         f"Compose before you make: `ox.init({chain})(key, x)`. A chain of layers that are made is "

@@ -70,9 +70,12 @@ class LayerNorm(Layer):
         not_negative(type(self).__name__, "epsilon", self.epsilon)
 
     @classmethod
-    def check(cls, axes: int | tuple[int, ...] = -1, **options: Any) -> None:
-        """Check that `axes` is an integer or several."""
+    def check(
+        cls, axes: int | tuple[int, ...] = -1, *, epsilon: float = 1e-5, **options: Any
+    ) -> None:
+        """Check that `axes` is an integer or several, and `epsilon` not negative."""
         _check_axes(cls.__name__, axes)
+        not_negative(cls.__name__, "epsilon", epsilon)
 
     @classmethod
     def initialize(
@@ -143,9 +146,12 @@ class RMSNorm(Layer):
         not_negative(type(self).__name__, "epsilon", self.epsilon)
 
     @classmethod
-    def check(cls, axes: int | tuple[int, ...] = -1, **options: Any) -> None:
-        """Check that `axes` is an integer or several."""
+    def check(
+        cls, axes: int | tuple[int, ...] = -1, *, epsilon: float = 1e-5, **options: Any
+    ) -> None:
+        """Check that `axes` is an integer or several, and `epsilon` not negative."""
         _check_axes(cls.__name__, axes)
+        not_negative(cls.__name__, "epsilon", epsilon)
 
     @classmethod
     def initialize(

@@ -122,7 +122,9 @@ def _converted(tree: Any, dtype: Any) -> Any:
     """Convert the floating-point arrays and specs of a pytree; leave others, and other policies."""
 
     def convert(leaf: Any) -> Any:
-        if not _is_floating(getattr(leaf, "dtype", None)) or leaf.dtype == dtype:
+        if _is_mixed(leaf) or not _is_floating(getattr(leaf, "dtype", None)):
+            return leaf
+        if leaf.dtype == dtype:
             return leaf
         if _tree.is_spec(leaf):
             return _tree.ArraySpec(leaf.shape, dtype)

@@ -77,13 +77,15 @@ class BatchNorm(Layer):
     axis: int = static(default=-1)
 
     def _check_fields(self) -> None:
-        self.check(momentum=self.momentum, axis=self.axis)
-        not_negative(type(self).__name__, "epsilon", self.epsilon)
+        self.check(momentum=self.momentum, epsilon=self.epsilon, axis=self.axis)
 
     @classmethod
-    def check(cls, *, momentum: float = 0.99, axis: int = -1, **options: Any) -> None:
-        """Check that the momentum is in [0, 1) and the axis is an integer."""
+    def check(
+        cls, *, momentum: float = 0.99, epsilon: float = 1e-5, axis: int = -1, **options: Any
+    ) -> None:
+        """Check that momentum is in [0, 1), `epsilon` not negative, and `axis` an integer."""
         fraction(cls.__name__, "momentum", momentum)
+        not_negative(cls.__name__, "epsilon", epsilon)
         if not isinstance(axis, int) or isinstance(axis, bool):
             raise ValueError(
                 f"{cls.__name__}: `axis` is the axis of the features in one example, an integer "

@@ -32,17 +32,18 @@ def largest(windows: Windows, x: jax.Array) -> jax.Array:
     # JAX cannot transpose maxima of dilated windows. Compare one slice for each element of them.
     x = lax.pad(x, lowest, [(*ends, 0) for ends in pads])
     steps, reach = (*windows.dilation, 1), (*windows.reach, 1)
-    best = None
-    for offset in itertools.product(*map(range, window)):
+
+    def element(offset: tuple[int, ...]) -> jax.Array:
         starts = [i * step for i, step in zip(offset, steps, strict=True)]
         ends = [n - r + start + 1 for n, r, start in zip(x.shape, reach, starts, strict=True)]
-        element = lax.slice(x, starts, ends, strides)
-        if best is None:
-            best = element
-        else:
-            best = jnp.where((element > best) | (element != element), element, best)  # NaN stays
-    assert best is not None, "a window has elements"
-    return best
+        return lax.slice(x, starts, ends, strides)
+
+    return functools.reduce(_larger, map(element, itertools.product(*map(range, window))))
+
+
+def _larger(one: jax.Array, other: jax.Array) -> jax.Array:
+    """Return the larger elements, the first of equal ones, and NaN where there is one."""
+    return jnp.where((other > one) | (other != other), other, one)
 
 
 def _with_channels(windows: Windows, x: jax.Array) -> tuple[Any, Any, Any]:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from oryxstate._module._fields import param, state, static
 from oryxstate.nn._initializers import Initializer, drawn, lecun, orthogonal, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import computing, positive, wide
+from oryxstate.nn._precision import computing, positive, wide, wide_dtype
 
 
 class RecurrentCell(Layer):
@@ -149,6 +149,6 @@ def _side_by_side(
     initializer: Initializer, key: Any, rows: int, features: int, gates: int, dtype: Any
 ) -> jax.Array:
     # Narrower dtypes are drawn in float32, since JAX draws no orthogonal matrices in bfloat16.
-    wide = jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
-    kernels = [drawn(initializer, k, (rows, features), wide) for k in jax.random.split(key, gates)]
+    shape, exact = (rows, features), wide_dtype(dtype)
+    kernels = [drawn(initializer, k, shape, exact) for k in jax.random.split(key, gates)]
     return jnp.concatenate(kernels, axis=-1).astype(dtype)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from oryxstate import _tree
 from oryxstate._module import _live
 from oryxstate._module._fields import static
-from oryxstate._tree import ArraySpec
+from oryxstate._tree import ArraySpec, make_array_spec
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._parts import build
 from oryxstate.nn._recurrent import RecurrentCell
@@ -248,15 +248,27 @@ def _conformed(layer: RNN, carry: Any, zero: Any) -> Any:
         ValueError: for another structure, shape or dtype, with the path of the layer.
     """
     leaves, structure = jax.tree.flatten(zero)
-    path = _live.path_of(layer)
-    where = f"the carry of {type(layer).__name__}" + (f" at '{path}'" if path else "")
     avals = tuple(map(jax.typeof, leaves))
-    return jax.tree.unflatten(structure, _tree.conform(carry, avals, structure, where))
+    try:
+        return jax.tree.unflatten(structure, _tree.conform(carry, avals, structure, "a carry"))
+    except ValueError:
+        path = _live.path_of(layer)
+        where = f"{type(layer).__name__} at '{path}'" if path else type(layer).__name__
+        raise ValueError(
+            f"the initial carry of {where} must be like `cell.zero_carry()`, "
+            f"{make_array_spec(zero)}, but got {make_array_spec(carry)}. Give the final carry that "
+            "`unroll` of an equal cell returned, an array for each of these, or None for zeros."
+        ) from None
 
 
 def _as(like: Any, carry: Any) -> Any:
     """Return a carry in the dtypes of another."""
-    return jax.tree.map(lambda a, b: b.astype(a.dtype), like, carry)
+
+    def cast(a: Any, b: Any) -> Any:
+        dtype = jax.typeof(a).dtype
+        return b if jax.typeof(b).dtype == dtype else lax.convert_element_type(b, dtype)
+
+    return jax.tree.map(cast, like, carry)
 
 
 def _select(which: Any, new: Any, old: Any) -> Any:

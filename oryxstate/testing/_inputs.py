@@ -89,7 +89,7 @@ def inputs(
             raise TypeError(f"inputs: {owner} has no parameter `{name}` to draw. It takes {takes}.")
     given = {**keywords, **arguments}
     leading = () if examples is None else (examples,)
-    hints = [call.hints.get(name, Any) for name in call.signature]
+    hints = [call.hints.get(name) for name in call.signature if name not in by_name.signature]
     parts = _Parts(module, specs, hints, leading, positional, by_name, given)
     return _inputs(parts, scopes(sizes), {})
 

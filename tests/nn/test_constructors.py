@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,6 +133,31 @@ def test_bases_of_templates():
         nn.MultiHeadAttention.of(2, rotary_base=0)
     with pytest.raises(ValueError, match="rotary: `base` must be a positive number, got -2"):
         nn.rotary(X, jnp.arange(4), -2)
+
+
+NORMS = {
+    "BatchNorm": nn.BatchNorm.of,
+    "LayerNorm": nn.LayerNorm.of,
+    "RMSNorm": nn.RMSNorm.of,
+    "GroupNorm": partial(nn.GroupNorm.of, 2),
+    "InstanceNorm": nn.InstanceNorm.of,
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_epsilons_of_templates(name):
+    for epsilon in (-1e-5, float("nan"), "small"):
+        with pytest.raises(ValueError, match=f"{name}: `epsilon` must not be negative, got"):
+            NORMS[name](epsilon=epsilon)
+
+
+def test_half_of_a_partitioned_attention_can_be_changed():
+    fields = {"heads": 3, "kv_heads": 3, "name": "attention"}
+    params, rest = (half.replace(**fields) for half in ox.partition(LAYERS["MultiHeadAttention"]))
+    merged = ox.merge(params, rest)
+    assert (merged.heads, merged.name) == (3, "attention") and merged(X).shape == X.shape
+    with pytest.raises(ValueError, match="`kv_heads` must divide the number of heads, 2, got 3"):
+        rest.replace(heads=2)
 
 
 # Dtypes of inputs ---------------------------------------------------------------------------------

@@ -94,6 +94,17 @@ def test_dtypes_of_its_own_stay_with_a_layer_and_the_inner_policy_rules():
     assert model(jnp.ones(3)).dtype == jnp.float32
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("param_dtype", ["float16", "bfloat16", "float32"])
+def test_a_policy_inside_may_have_any_dtypes(dtype, param_dtype):
+    inner = nn.MixedPrecision.of(nn.Dense.of(2), dtype=dtype, param_dtype=param_dtype)
+    for part in (inner, nn.Dense.of(3) >> inner):
+        model = nn.MixedPrecision.of(part).init(KEY, jnp.ones(3))
+        inside = model.layer if part is inner else model.layer[1]
+        assert inside.dtype == inside.layer.dtype == dtype and dtypes(inside) == {param_dtype}
+        assert model(jnp.ones(3)).dtype == jnp.float32
+
+
 computed = []
 
 

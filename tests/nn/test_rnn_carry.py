@@ -229,15 +229,60 @@ def raises(kind, text):
     return pytest.raises(kind, match=text)
 
 
-def test_wrong_carries_and_resets():
+def test_wrong_carries():
     model, xs = rnn(nn.LSTMCell), drawn(TIME, IN)
     zeros = jnp.zeros(FEATURES)
-    with raises(ValueError, "the carry of RNN was given a value of another structure"):
-        model.unroll(zeros, xs)
-    with raises(ValueError, r"the carry of RNN was given shape \(3,\), but it has shape \(4,\)"):
-        model.unroll((zeros, jnp.zeros(3)), xs)
-    with raises(ValueError, "the carry of RNN was given dtype int32, but it has dtype float32"):
-        model.unroll((zeros, jnp.zeros(4, int)), xs)
+    expected = r"RNN must be like `cell.zero_carry\(\)`, \(float32\[4\], float32\[4\]\), but got "
+    for carry, given in [
+        (zeros, r"float32\[4\]\. Give the final carry that `unroll` of an equal cell returned"),
+        ((zeros, jnp.zeros(3)), r"\(float32\[4\], float32\[3\]\)\."),
+        ((zeros, jnp.zeros(4, int)), r"\(float32\[4\], int32\[4\]\)\."),
+    ]:
+        with raises(ValueError, expected + given):
+            model.unroll(carry, xs)
+
+    class Net(ox.Module):
+        rnn: nn.RNN
+
+        def call(self, carry, x):
+            return self.rnn.unroll(carry, x)
+
+    with raises(ValueError, "the initial carry of RNN at 'rnn' must be like .* or None for zeros"):
+        Net(model)(zeros, xs)
+
+
+def test_what_needs_a_carry_for_each_example_says_so():
+    with raises(ox.EffectError, r"state 'cell.carry'.*`ox.per_example\(model, size\)`"):
+        ox.batch_call(rnn(stateful=True), drawn(BATCH, TIME, IN))
+
+
+class Draws(nn.RecurrentCell):
+    """A cell whose carry holds a random key, a counter and a Python number."""
+
+    @classmethod
+    def initialize(cls, init_key, in_spec):
+        carry = {"key": jax.random.key(1), "count": jnp.array(0), "sum": jnp.array(0.0)}
+        return nn.LayerParams(state={"carry": carry})
+
+    def zero_carry(self):
+        return {"key": jax.random.key(1), "count": jnp.array(0), "sum": 0.0}
+
+    def step(self, carry, x):
+        key, own = jax.random.split(carry["key"])
+        y = carry["sum"] + x.sum() + jax.random.normal(own)
+        return {"key": key, "count": carry["count"] + 1, "sum": y}, y
+
+
+def test_a_stream_with_a_carry_that_is_not_all_floats():
+    model, xs = nn.RNN.of(Draws.of(), stateful=True).init(KEY, drawn(TIME, IN)), drawn(TIME, IN)
+    first, new = model.call_and_update(xs[:2])
+    rest, new = new.call_and_update(xs[2:])
+    close(jnp.concatenate([first, rest]), model.replace(stateful=False)(xs))
+    assert int(new.cell.carry["count"]) == TIME and new.cell.carry["sum"].dtype == jnp.float32
+
+
+def test_wrong_resets():
+    model, xs = rnn(nn.LSTMCell), drawn(TIME, IN)
     with raises(ValueError, r"RNN takes a reset bool\[6\] or bool\[\], but got bool\[5\]"):
         model(xs, reset=jnp.zeros(5, bool))
     with raises(ValueError, r"RNN takes a reset bool\[6\] or bool\[\], but got float32\[6\]"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import re
 
 import equinox as eqx
 import jax
@@ -247,6 +248,20 @@ def test_a_shape_that_is_none(shape):
 def test_a_shape_that_does_not_fit(shape, given):
     with pytest.raises(ValueError, match=r"Reshape takes as many elements as fit in \["):
         nn.Reshape.of(*shape).init(KEY, jnp.ones(given))
+
+
+@pytest.mark.parametrize(
+    "make, chain",
+    [
+        (lambda layer: layer >> jax.nn.relu, "Dense.of(...) >> relu"),
+        (lambda layer: jax.nn.relu >> layer, "relu >> Dense.of(...)"),
+        (lambda layer: layer >> layer, "Dense.of(...) >> Dense.of(...)"),
+    ],
+)
+def test_layers_that_are_made_do_not_compose(make, chain):
+    text = f"Compose before you make: `ox.init({chain})(key, x)`. A chain of layers that are made"
+    with pytest.raises(TypeError, match=re.escape(text)):
+        make(nn.Dense.of(2).init(KEY, X))
 
 
 def test_a_template_is_not_called():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaxtyping import Array, Bool, Float, Int, jaxtyped
 
 import oryxstate as ox
-from oryxstate import nn
+from oryxstate import ArraySpec, nn
 from oryxstate.testing import Sizes, arrays, inputs, modules
 
 THREE = jnp.ones((2, 3))
@@ -82,6 +82,16 @@ class Louder(nn.Layer):
 
     def call(self, x, *, volume: Float[Array, "2"], rng: Any = None):
         return x * volume.sum()
+
+
+class Masked(ox.Module):
+    def call(self, x: Float[Array, "time _"], *, mask: Bool[Array, "time"]):
+        return x[mask.argmax()]
+
+
+class Weighted(ox.Module):
+    def call(self, *xs: Float[Array, "n"], scale: Float[Array, "m"]):
+        return [scale.sum() * x for x in xs]
 
 
 class Untyped(ox.Module):
@@ -265,3 +275,21 @@ def test_a_class_is_no_module():
         inputs(Linear)
     with pytest.raises(TypeError, match=r"Silent defines neither `call` nor `call_and_update`"):
         inputs(Silent())
+
+
+@pytest.mark.parametrize("time", [1, 4])
+def test_keywords_fit_the_specs_of_arguments(time):
+    @settings(max_examples=10)
+    @given(inputs(Masked(), ArraySpec((time, 2))))
+    def check(call):
+        (x,), kwargs = call
+        assert x.shape == (time, 2) and kwargs["mask"].shape == (time,)
+
+    check()
+
+
+def test_keywords_are_free_of_specs_that_are_not_theirs():
+    """The second spec is another of `*xs`, and not `scale`."""
+    drawn = inputs(Weighted(), ArraySpec(2), ArraySpec(4))
+    args, _ = find(drawn, lambda call: call[1]["scale"].shape != (4,))
+    assert [x.shape for x in args] == [(2,), (4,)]
