@@ -1,4 +1,4 @@
-"""What is learned in a model, and what is its gradient?"""
+"""Learned leaves of a model, and gradients with respect to them."""
 
 from __future__ import annotations
 

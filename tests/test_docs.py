@@ -1,4 +1,4 @@
-"""Does the documentation tell the truth? Every Python block of a page runs, one after the other.
+"""The documentation: every Python block of a page runs, one after the other.
 
 What a block prints stands below it in a `text` block, and is compared. A `py` block needs another
 library; `peers_pages.py` runs it.

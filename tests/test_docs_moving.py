@@ -1,4 +1,4 @@
-"""Do the names in the tables of the pages about moving from other libraries exist?"""
+"""Names in the tables of the pages about moving from other libraries."""
 
 from __future__ import annotations
 
