@@ -76,6 +76,12 @@ def test_links_lead_to_files(page):
             assert (page.parent / target).exists(), target
 
 
+def test_the_home_page_links_to_every_page():
+    home = ROOT / "docs/index.md"
+    links = {home.parent / target for target in re.findall(r"\]\(([^)#\s]+)", home.read_text())}
+    assert set(PAGES) - links == {ROOT / "README.md", home}
+
+
 @pytest.mark.parametrize("session", ["demo", "tests"])
 def test_the_readme_gives_the_two_commands(session):
     commands = "".join(b.text for b in blocks(ROOT / "README.md") if b.language == "sh")
