@@ -1,4 +1,4 @@
-"""How is one thing timed against another? In one process, taking turns, as medians and ratios."""
+"""Timing of one thing against another: in one process, taking turns, as medians and ratios."""
 
 from __future__ import annotations
 

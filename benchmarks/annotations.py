@@ -1,4 +1,4 @@
-"""What does it cost to check annotations, and what when the check is off?"""
+"""The cost of checking annotations, and of the check that is off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does it cost to hand modules to a jitted function and to get them back?"""
+"""The cost of passing modules to a jitted function and back."""
 
 from __future__ import annotations
 

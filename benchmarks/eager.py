@@ -1,4 +1,4 @@
-"""What does a root call add to operations that run one by one?"""
+"""The overhead of a root call whose operations run one by one."""
 
 from __future__ import annotations
 

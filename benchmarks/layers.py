@@ -1,4 +1,4 @@
-"""What do layers cost while a model is traced?"""
+"""The cost of layers while a model is traced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the time to trace grow with the model as that of hand-written JAX does?"""
+"""Growth of the time to trace with the size of a model, beside hand-written JAX."""
 
 from __future__ import annotations
 

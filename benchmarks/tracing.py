@@ -1,4 +1,4 @@
-"""How long does tracing a stateful model take, and how many equations come out?"""
+"""The time to trace a stateful model, and the number of its equations."""
 
 from __future__ import annotations
 

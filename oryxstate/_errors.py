@@ -1,4 +1,4 @@
-"""What can go wrong that has no built-in exception?"""
+"""Exceptions of the library, where no built-in one fits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The learned part of a model, and gradients with respect to it."""
+"""Learned leaves of a model, and gradients with respect to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small programs with state, compared with results by hand: does it thread itself on this JAX?
+"""A self-test on this JAX: small programs with state, compared with results by hand.
 
 The import runs them where `_releases` asks for it. It must not start a backend (a program may want
 to choose one, or to call `jax.distributed.initialize`, after its imports), so the programs are

@@ -1,4 +1,4 @@
-"""What does a call cost that stands where the interpreter's stack ends?
+"""Calls whose Python frames stay within one chunk of CPython's stack.
 
 CPython keeps the frames of Python functions in chunks of 16 KiB, and gives one back to the system
 as soon as its first frame returns. Where the frames of JAX cross the end of a chunk, each call

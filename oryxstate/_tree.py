@@ -1,4 +1,4 @@
-"""What is a value made of: shapes, dtypes, paths, and when are two of them the same?"""
+"""Shapes, dtypes and paths of values, and the check that a new value fits an old one."""
 
 from __future__ import annotations
 

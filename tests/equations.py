@@ -1,4 +1,4 @@
-"""What is a program made of?"""
+"""Counts of the equations in a program."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""What runs the rows of the table, and how are its results compared?"""
+"""Hosts that run the rows of the table in a root call, and the comparison of their results."""
 
 from __future__ import annotations
 

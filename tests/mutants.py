@@ -1,4 +1,4 @@
-"""Do the tests notice broken rules? `nox -s mutants`, and `-- --list` or words of some of them."""
+"""Mutants of the rules, which the tests must kill: `nox -s mutants`, with `-- --list` or words."""
 
 from __future__ import annotations
 

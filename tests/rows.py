@@ -1,4 +1,4 @@
-"""What is a row of the table of transformations?"""
+"""A row of the table of transformations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which transformations map over an axis or over devices, and what is each by hand?"""
+"""Transformations that map over an axis or over devices, each with its meaning by hand."""
 
 from __future__ import annotations
 

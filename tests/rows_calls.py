@@ -1,4 +1,4 @@
-"""Which transformations only call a function, and what is each by hand?"""
+"""Transformations that only call a function, each with its meaning by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which transformations differentiate or say how to, and what is each by hand?"""
+"""Transformations that differentiate or say how to, each with its meaning by hand."""
 
 from __future__ import annotations
 

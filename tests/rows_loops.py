@@ -1,4 +1,4 @@
-"""Which transformations are loops and branches, and what is each by hand?"""
+"""Loops and branches, each with its meaning by hand."""
 
 from __future__ import annotations
 

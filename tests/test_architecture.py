@@ -183,4 +183,19 @@ def test_examples_in_docstrings_run(test):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_first_line_of_a_file_says_what_it_is_about(path):
-    assert ast.get_docstring(ast.parse(path.read_text())), path
+    assert_says_what_it_is_about(path)
+
+
+def test_so_does_that_of_each_file_beside_the_package():
+    checkout = pathlib.Path(__file__).parents[1]
+    files = [
+        p for name in ("tests", "benchmarks", "docs") for p in checkout.glob(f"{name}/**/*.py")
+    ]
+    assert len(files) > 200
+    for path in files:
+        assert_says_what_it_is_about(path)
+
+
+def assert_says_what_it_is_about(path):
+    first = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+    assert first.endswith(".") and "?" not in first, f"{path} opens with {first!r}"

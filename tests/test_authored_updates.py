@@ -1,4 +1,4 @@
-"""Does a module whose author wrote `call_and_update` compose with others (S3, S4)?"""
+"""Modules with a `call_and_update` of their author, composed with others (S3, S4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do JAX's caches work as without state: is nothing traced, compiled or kept alive twice?"""
+"""JAX's caches with state: nothing is traced or compiled twice, and no model is kept alive."""
 
 from __future__ import annotations
 

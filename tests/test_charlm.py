@@ -1,4 +1,4 @@
-"""Does the small transformer learn, and write the same with its cache as without (S13)?"""
+"""The small transformer: it learns, and generates the same with its cache as without (S13)."""
 
 import runpy
 import sys

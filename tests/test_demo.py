@@ -1,4 +1,4 @@
-"""Does the demo do what the README promises? One epoch of it; `nox -s demo` trains to the end."""
+"""The demo, run for one epoch against the README; `nox -s demo` trains to the end."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Does the documentation tell the truth? Every Python block of a page runs, one after the other.
+"""The documentation: every Python block of a page runs, one after the other.
 
 What a block prints stands below it in a `text` block, and is compared. A `py` block needs another
 library; `peers_pages.py` runs it.
@@ -74,6 +74,12 @@ def test_links_lead_to_files(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if not target.startswith("https://"):
             assert (page.parent / target).exists(), target
+
+
+def test_the_home_page_links_to_every_page():
+    home = ROOT / "docs/index.md"
+    links = {home.parent / target for target in re.findall(r"\]\(([^)#\s]+)", home.read_text())}
+    assert set(PAGES) - links == {ROOT / "README.md", home}
 
 
 @pytest.mark.parametrize("session", ["demo", "tests"])

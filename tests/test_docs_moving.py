@@ -1,4 +1,4 @@
-"""Do the names in the tables of the pages about moving from other libraries exist?"""
+"""Names and layers in the tables of the pages about moving from other libraries."""
 
 from __future__ import annotations
 
@@ -12,9 +12,19 @@ import pytest
 from test_docs import ROOT
 
 import oryxstate as ox
+from oryxstate import nn
 
 PAGES = sorted((ROOT / "docs/how-to").glob("move-from-*.md"))
-OURS = {"ox": ox, "nn": ox.nn, "jax": jax}
+OURS = {"ox": ox, "nn": nn, "jax": jax}
+# What the tables call the parts of an expression.
+PARTS = dict.fromkeys(["a", "b", "layer", "template", "other"], nn.Dense.of(3)) | {
+    "nn": nn,
+    "cell": nn.GRUCell.of(3),
+    "key": jax.random.key(0),
+    "shape": (2, 3),
+    "strides": (1, 1),
+    "padding": "SAME",
+}
 
 
 def rows(page: Path) -> list[list[str]]:
@@ -23,12 +33,16 @@ def rows(page: Path) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
+def cells(page: Path) -> list[str]:
+    """All cells of tables, but of the page about Oryx, whose layers are an `nn` too, no first ones."""
+    return [cell for row in rows(page) for cell in row[page.stem.endswith("oryx") :]]
+
+
 def assert_names_exist(page: Path, modules: dict[str, ModuleType], least: int) -> None:
     """Each dotted name of these modules in a table can be imported, and there are some."""
     first = "|".join(modules)
     name = re.compile(rf"(?<![\w.])((?:{first})(?:\.[A-Za-z_]\w*)+)")
-    cells = [cell for row in rows(page) for cell in row[page.stem.endswith("oryx") :]]
-    named = {found for cell in cells for found in name.findall(cell)}
+    named = {found for cell in cells(page) for found in name.findall(cell)}
     assert len(named) > least
     for dotted in sorted(named):
         first, *rest = dotted.split(".")
@@ -39,8 +53,15 @@ def assert_names_exist(page: Path, modules: dict[str, ModuleType], least: int) -
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_name_of_ours_in_a_table_exists(page):
-    # In the page about Oryx, whose layers are an `nn` too, all columns but the first.
     assert_names_exist(page, OURS, 25)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_layer_of_ours_in_a_table_takes_its_arguments(page):
+    found = re.findall(r"`(nn\.[\w.]+\([^`]*|\w+ >> \w+)`", "\n".join(cells(page)))
+    assert len(found) > 5
+    for code in found:
+        assert isinstance(eval(code, dict(PARTS)), nn.Template | ox.Module), code
 
 
 def test_every_name_of_equinox_in_a_table_exists():

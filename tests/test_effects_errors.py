@@ -1,4 +1,4 @@
-"""What does each misuse of state say (S5, S6, S7), and does the library work afterwards?"""
+"""Errors for each misuse of state, and the library after them (S5, S6, S7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the program that JAX sees the one that would have been written by hand?"""
+"""The programs that JAX sees, compared with those written by hand."""
 
 from __future__ import annotations
 

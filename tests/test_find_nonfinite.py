@@ -46,11 +46,9 @@ def poisoned(model, path, layer):
 @pytest.mark.parametrize("seed", range(50))
 def test_the_planted_fault_is_found(seed):
     model, path, layer = drawn(seed)
-    call = (
-        jax.jit(partial(ox.batch_call, training=True))
-        if seed % 5 == 0
-        else (partial(ox.batch_call, training=True))
-    )
+    call = partial(ox.batch_call, training=True)
+    if seed % 5 == 0:
+        call = jax.jit(call)
     assert ox.find_nonfinite(call, model, XS) is None
     found = ox.find_nonfinite(call, poisoned(model, path, layer), XS)
     assert (found.path, found.kind) == (path.rsplit(".", 1)[0], "output")

@@ -1,4 +1,4 @@
-"""In which transformations may a function declare its variables (S10)?"""
+"""Functions that declare variables inside transformations (S10)."""
 
 import jax
 import jax.numpy as jnp

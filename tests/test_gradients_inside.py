@@ -1,4 +1,4 @@
-"""Is a native gradient inside a call right, of what is written and then read back (S9)?"""
+"""Native gradients inside a call, of what is written and then read back (S9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a native gradient inside a call right, within loops and other gradients (S9)?"""
+"""Native gradients inside a call, within loops and other gradients (S9)."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jax.extend.core import primitives
 from threaded import Acc, made
 
 import oryxstate as ox
+from oryxstate import _interception
 
 INTERCEPTED = [
     getattr(primitives, f"{name}_p")
@@ -71,6 +73,13 @@ check()
 def test_no_attribute_of_jax_is_replaced():
     """Of its modules, its classes and its primitives: after the import, and after a root call."""
     assert in_a_new_process(SNAPSHOTS).split("\n")[:4] == ["[]"] * 4
+
+
+def test_the_page_names_every_primitive_that_is_intercepted():
+    page = Path(__file__).parents[1] / "docs/explanation/what-the-import-changes.md"
+    text = page.read_text()
+    names = {primitive.name for primitive in _interception.INTERCEPTED}
+    assert len(names) > 12 and {name for name in names if f"`{name}`" not in text} == set()
 
 
 def test_rules_are_asked_while_a_root_call_is_open():

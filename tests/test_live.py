@@ -1,4 +1,4 @@
-"""Do reads see writes, and is a module that travels still its place in the root (S4, S5, S8)?"""
+"""Reads that see writes, and modules that travel and keep their place (S4, S5, S8)."""
 
 from __future__ import annotations
 

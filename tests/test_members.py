@@ -1,4 +1,4 @@
-"""Is each member of a module updated that is mapped inside a call, whatever is in the map?"""
+"""Members of a module that is mapped inside a call, each with its own update."""
 
 from __future__ import annotations
 

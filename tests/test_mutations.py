@@ -1,4 +1,4 @@
-"""Does each mutation still find what it breaks? `nox -s mutants` runs them, which takes minutes."""
+"""Mutations, each of which still finds what it breaks; `nox -s mutants` runs them, in minutes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How do the writes of the examples of a `vmap` combine (S6)?"""
+"""Writes of the examples of a `vmap`, and how they combine (S6)."""
 
 from __future__ import annotations
 

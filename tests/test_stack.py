@@ -1,4 +1,4 @@
-"""What may a call rely on that stands on the stack of a root call?"""
+"""Calls on the stack of a root call: results, room for frames, and endless recursion."""
 
 import struct
 import sys

@@ -1,4 +1,4 @@
-"""May state be any pytree, a random key, or in modules in containers (S2, S5)?"""
+"""State of every kind: any pytree, random keys, and modules in containers (S2, S5)."""
 
 from __future__ import annotations
 

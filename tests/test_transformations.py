@@ -1,4 +1,4 @@
-"""Does each update happen exactly once, through every transformation (S6)?"""
+"""Each update exactly once, through every transformation (S6)."""
 
 from __future__ import annotations
 

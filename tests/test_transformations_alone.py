@@ -1,4 +1,4 @@
-"""What do some transformations mean that no row of the table says (S6)?"""
+"""Cases of transformations that no row of the table covers (S6)."""
 
 from __future__ import annotations
 

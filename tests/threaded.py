@@ -1,4 +1,4 @@
-"""Which stateful steps are transformed, and what is each with its state threaded by hand?
+"""Stateful steps to be transformed, each with its state threaded by hand.
 
 By hand, the state is the flat tuple of the leaves of the module.
 """

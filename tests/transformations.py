@@ -1,4 +1,4 @@
-"""Which transformations are tested? All of them, each with its meaning by hand."""
+"""All transformations that are tested, each with its meaning by hand."""
 
 from __future__ import annotations
 

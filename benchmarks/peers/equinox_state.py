@@ -1,4 +1,4 @@
-"""How does Equinox run the rows? In JAX's transformations, where the user threads a `State`."""
+"""The rows in Equinox: in JAX's transformations, where the user threads a `State`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does Haiku run the rows? In JAX's transformations, and in its own of the same names."""
+"""The rows in Haiku: in JAX's transformations, and in its own of the same names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is what a library gives right? It runs, twice in a row, eagerly and in an outer jit."""
+"""Judgement of a library's results, run twice in a row, eagerly and in an outer jit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does each library compute, and what must it say of itself to be compared?"""
+"""The layer that each library implements, and what a library declares to be compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does Flax Linen run the rows? In JAX's transformations, and in its lifted ones."""
+"""The rows in Flax Linen: in JAX's transformations, and in its lifted ones."""
 
 from __future__ import annotations
 

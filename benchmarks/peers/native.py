@@ -1,4 +1,4 @@
-"""What is each row in JAX's own transformations? One text for every library.
+"""Each row in JAX's own transformations, in one text for every library.
 
 `call(m, h)` calls the layer `m`. What takes arguments gets the layer as one; loops close over it.
 """

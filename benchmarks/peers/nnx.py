@@ -1,4 +1,4 @@
-"""How does Flax NNX run the rows? In JAX's transformations, and in its own of the same names."""
+"""The rows in Flax NNX: in JAX's transformations, and in its own of the same names."""
 
 from __future__ import annotations
 

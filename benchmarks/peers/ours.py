@@ -1,4 +1,4 @@
-"""How does oryxstate run the rows? In JAX's own transformations, and nothing is threaded."""
+"""The rows in oryxstate: in JAX's own transformations, and nothing is threaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How do JAX's own mutable arrays run the rows? A layer keeps its state in two `Ref`s."""
+"""The rows in JAX's own mutable arrays: a layer keeps its state in two `Ref`s."""
 
 from __future__ import annotations
 

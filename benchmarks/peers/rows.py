@@ -1,4 +1,4 @@
-"""Which transformations are compared, and what is right for each? By hand, in plain NumPy."""
+"""The transformations that are compared, each with the right result by hand, in plain NumPy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which library does what with state under which transformation? `nox -s peers`."""
+"""What each library does with state under each transformation, as a table: `nox -s peers`."""
 
 from __future__ import annotations
 

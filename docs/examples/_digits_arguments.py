@@ -1,4 +1,4 @@
-"""What did the user ask for? The command line of digits.py."""
+"""The command line of digits.py."""
 
 from __future__ import annotations
 

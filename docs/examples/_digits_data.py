@@ -1,4 +1,4 @@
-"""Which images? The handwritten digits that come with scikit-learn, split once and for all."""
+"""The handwritten digits that come with scikit-learn, split once and for all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is left when the program has ended? The learning curves, drawn and as numbers."""
+"""Files that the program leaves: the learning curves, drawn and as numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is seen while the program runs? Tables and a progress bar, or plain lines in a log."""
+"""Output while the program runs: tables and a progress bar, or plain lines in a log."""
 
 from __future__ import annotations
 

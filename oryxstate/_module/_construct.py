@@ -1,4 +1,4 @@
-"""Is what the author or the user put into a module what it can hold?"""
+"""Construction of modules: conversion and validation of field values."""
 
 from __future__ import annotations
 

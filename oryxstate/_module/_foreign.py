@@ -1,4 +1,4 @@
-"""How does an Equinox module with functions and numbers among its leaves live in one of ours?
+"""Equinox modules with functions and numbers among their leaves, as children of our modules.
 
 Equinox keeps activation functions and rates as leaves and filters them out at every transformation.
 The data of our modules is arrays only, so such a child is split: its arrays are data, the rest is

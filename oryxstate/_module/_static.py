@@ -1,4 +1,4 @@
-"""When are two static values the same, which cannot be static, and how are they pickled?"""
+"""Static field values: equality, validation and pickling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which layers are there? Every one, with a configuration and the spec of its input."""
+"""The catalogue of all layers, each with a configuration and the spec of its input."""
 
 from __future__ import annotations
 

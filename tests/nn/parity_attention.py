@@ -1,4 +1,4 @@
-"""Is attention that of Flax, with the same parameters?"""
+"""Parity of attention with Flax, with the same parameters."""
 
 from __future__ import annotations
 

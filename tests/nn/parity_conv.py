@@ -1,4 +1,4 @@
-"""Are convolutions and pools those of Flax, with the same weights?"""
+"""Parity of convolutions and pools with Flax, with the same weights."""
 
 from __future__ import annotations
 

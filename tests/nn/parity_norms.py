@@ -1,4 +1,4 @@
-"""Do normalizations, embeddings and linear variants compute what Flax's do?"""
+"""Parity of normalizations, embeddings and linear variants with Flax."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are recurrent layers those of Flax, with the same parameters?"""
+"""Parity of recurrent layers with Flax, with the same parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do running statistics and carries reach their limits in many steps, whatever the parameters?"""
+"""Limits of running statistics and carries over many steps, with parameters of any dtype."""
 
 from __future__ import annotations
 

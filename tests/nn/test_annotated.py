@@ -1,4 +1,4 @@
-"""Does every layer of the catalogue keep to its annotations, traced and with real arrays?"""
+"""Annotations of every layer of the catalogue, checked on traced and on real arrays."""
 
 import jax
 import jax.numpy as jnp

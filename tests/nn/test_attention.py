@@ -1,4 +1,4 @@
-"""Is attention what its formula says?"""
+"""Attention, compared with its formula."""
 
 from __future__ import annotations
 

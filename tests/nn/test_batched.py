@@ -1,4 +1,4 @@
-"""Does a layer with a rule for whole batches see all examples, and only they (S14)?"""
+"""Layers with a batched rule, which see all examples and nothing else (S14)."""
 
 from __future__ import annotations
 

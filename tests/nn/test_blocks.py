@@ -1,4 +1,4 @@
-"""Are blocks the compositions that their docstrings write down?"""
+"""Blocks, compared with the compositions in their docstrings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are recurrent cells what their formulas say, and is their carry state like any other?"""
+"""Recurrent cells, compared with their formulas, and their carries as state."""
 
 from __future__ import annotations
 

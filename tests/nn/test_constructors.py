@@ -1,4 +1,4 @@
-"""Is a layer that is made or changed without a template checked as its template is?"""
+"""Checks of layers that are made or changed without a template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are convolutions what their formulas say, in 1 to 3 dimensions, with their gradients?"""
+"""Convolutions and their gradients, compared with their formulas in 1 to 3 dimensions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which convolutions are refused, when and with which text?"""
+"""Convolutions that are refused: when, and with which text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are transposed convolutions what their formula says, with their gradients?"""
+"""Transposed convolutions and their gradients, compared with their formula."""
 
 from __future__ import annotations
 

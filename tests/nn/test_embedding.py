@@ -1,4 +1,4 @@
-"""Do embeddings look up, and positions say where, as the formulas and Equinox do?"""
+"""Embeddings and positions, compared with their formulas and with Equinox."""
 
 from __future__ import annotations
 

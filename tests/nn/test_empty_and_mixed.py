@@ -1,4 +1,4 @@
-"""Do layers take inputs without steps, examples or features, and inputs of several dtypes?"""
+"""Inputs without steps, examples or features, and inputs of several dtypes."""
 
 from __future__ import annotations
 

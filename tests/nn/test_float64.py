@@ -1,4 +1,4 @@
-"""Is a float64 model computed in float64 throughout?"""
+"""Models in float64, which compute in float64 throughout."""
 
 from __future__ import annotations
 

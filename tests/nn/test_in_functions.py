@@ -1,4 +1,4 @@
-"""Do layers work inside functions that are modules, with their keywords (S10, S13)?"""
+"""Layers inside functions that are modules, with their keywords (S10, S13)."""
 
 from __future__ import annotations
 

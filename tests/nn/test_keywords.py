@@ -1,4 +1,4 @@
-"""Do keywords of a root call reach every layer, and has each call its own key (S13, S15)?"""
+"""Keywords of a root call at every layer, and the key of each call (S13, S15)."""
 
 from __future__ import annotations
 

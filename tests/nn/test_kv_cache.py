@@ -1,4 +1,4 @@
-"""Is decoding with a cache the same as attention to all at once?"""
+"""Decoding with a cache, compared with attention to all steps at once."""
 
 from __future__ import annotations
 

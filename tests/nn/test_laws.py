@@ -1,4 +1,4 @@
-"""Which laws hold for every layer of the catalogue?"""
+"""Laws of every layer of the catalogue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do Einsum, Bilinear and PReLU do what their formulas say?"""
+"""Einsum, Bilinear and PReLU, compared with their formulas."""
 
 from __future__ import annotations
 

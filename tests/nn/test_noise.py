@@ -1,4 +1,4 @@
-"""Are layers that draw random numbers random where they should be, and nowhere else?"""
+"""Layers that draw random numbers: where they are random, and where not."""
 
 from __future__ import annotations
 

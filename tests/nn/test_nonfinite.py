@@ -1,4 +1,4 @@
-"""Does NaN leave a layer with the input or the parameters that brought it?"""
+"""NaN and infinity in inputs and parameters, and the outputs that they must not reach."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do layers that normalize one example do what their formulas say, as Equinox does?"""
+"""Norms of one example, compared with their formulas and with Equinox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pools are refused, when and with which text?"""
+"""Pools that are refused: when, and with which text."""
 
 from __future__ import annotations
 

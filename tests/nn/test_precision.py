@@ -1,4 +1,4 @@
-"""What is done with the formulas of layers, and with their dtypes?"""
+"""Formulas of layers, each traced once, and their common dtypes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do repeated, shared and wrapped layers compute what they say?"""
+"""Repeated, shared and wrapped layers, compared with what they stand for."""
 
 from __future__ import annotations
 

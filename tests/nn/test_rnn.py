@@ -1,4 +1,4 @@
-"""Does a cell run over a sequence as a Python loop over it does?"""
+"""Cells run over a sequence, compared with a Python loop."""
 
 from __future__ import annotations
 

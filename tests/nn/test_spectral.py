@@ -1,4 +1,4 @@
-"""Are kernels normalized as the formulas say, and the singular vectors followed over steps?"""
+"""Normalized kernels, and their singular vectors over many steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a template become the right layer, and say so when there is none (S12, S13)?"""
+"""Templates: the layers that they become, and the errors where they become none (S12, S13)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Some donated buffers were not us
 
 
 @pytest.mark.parametrize("outer", check.OUTER)
-@settings(max_examples=84)  # times six, on each of the two ends of the range of JAX
+@settings(max_examples=84)  # times six, on each JAX that `nox -s tests` takes
 @given(node=programs)
 def test_programs(outer, node):
     check.OUTER[outer](node)

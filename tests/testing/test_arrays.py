@@ -1,4 +1,4 @@
-"""Is what `arrays` draws what jaxtyping says of the annotation?"""
+"""The strategy `arrays`, compared with jaxtyping's reading of the annotation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does `check_module` say of right modules, and of what it is asked?"""
+"""Results of `check_module` for right modules, and its errors."""
 
 from __future__ import annotations
 

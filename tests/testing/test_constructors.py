@@ -1,4 +1,4 @@
-"""How are modules made, and what is said where they cannot be?"""
+"""Construction of drawn modules, and the errors where none can be made."""
 
 from __future__ import annotations
 

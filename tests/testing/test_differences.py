@@ -1,4 +1,4 @@
-"""Is a difference between two pytrees found, and said in words?"""
+"""Differences between two pytrees, found and described in words."""
 
 from __future__ import annotations
 

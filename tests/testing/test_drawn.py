@@ -1,4 +1,4 @@
-"""Are laws checked on the modules and inputs that a class, a template or a strategy stands for?"""
+"""Laws on modules and inputs drawn from a class, a template or a strategy."""
 
 from __future__ import annotations
 

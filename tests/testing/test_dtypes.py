@@ -1,4 +1,4 @@
-"""Which dtypes and numbers do arrays have?"""
+"""Dtypes of drawn arrays, and the numbers in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do all laws hold for the models of the examples, while they are trained?"""
+"""Laws on the models of the examples, while these are trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the inputs drawn fit the model that they are drawn for?"""
+"""Drawn inputs, which fit the model that they are drawn for."""
 
 from __future__ import annotations
 

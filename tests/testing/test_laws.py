@@ -1,4 +1,4 @@
-"""Does each law hold for right modules, and does each broken module break the right one?"""
+"""Each law on right modules, and on modules that break it alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the modules drawn those that a class allows, and of every kind that it allows?"""
+"""Drawn modules: only those that a class allows, and every kind of them."""
 
 from __future__ import annotations
 

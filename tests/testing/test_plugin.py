@@ -1,4 +1,4 @@
-"""What do the options, the marker and the fixtures of the pytest plugin do, in a project of a user?
+"""Options, marker and fixtures of the pytest plugin, in a user's project.
 
 Each test runs pytest in a process of its own, on a folder with one file.
 """

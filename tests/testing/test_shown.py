@@ -1,4 +1,4 @@
-"""Does the code that is printed of a value make it again?"""
+"""The code that is printed for a value, run to make the value again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is every layer drawn, and only in valid configurations?"""
+"""Drawn templates: every layer, in valid configurations only."""
 
 from __future__ import annotations
 

@@ -37,14 +37,23 @@ def loss(model, xs, labels, key):
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), model
 
 
-def task(seed, classes):
-    xs = jax.random.normal(jax.random.key(seed), (64, 4)) + 0.5
-    return xs, (xs[:, 0] * xs[:, 1] > 0.3).astype(int) if classes == 2 else (xs[:, 2] > 0.5) * 1
+def inputs(seed):
+    return jax.random.normal(jax.random.key(seed), (64, 4)) + 0.5
+
+
+def first_task():
+    xs = inputs(1)
+    return xs, (xs[:, 0] * xs[:, 1] > 0.3).astype(int)
+
+
+def second_task():
+    xs = inputs(2)
+    return xs, (xs[:, 2] > 0.5).astype(int)
 
 
 @functools.cache
 def pretrained():
-    xs, labels = task(1, 2)
+    xs, labels = first_task()
     key = jax.random.split(KEY)
     backbone = ox.init(BACKBONE)(key[0], xs[0])
     features = backbone.spec(xs[0])
@@ -66,7 +75,7 @@ def pretrained():
 
 
 def test_the_backbone_stays_and_the_head_learns():
-    backbone, (xs, labels) = pretrained(), task(2, 3)
+    backbone, (xs, labels) = pretrained(), second_task()
     model = Transferred(backbone, ox.init(HEAD)(KEY, backbone.spec(xs[0])))
     optimizer = optax.sgd(0.5)
 
@@ -88,7 +97,7 @@ def test_the_backbone_stays_and_the_head_learns():
 
 
 def test_one_step_is_logistic_regression_on_fixed_features():
-    backbone, (xs, labels) = pretrained(), task(2, 3)
+    backbone, (xs, labels) = pretrained(), second_task()
     head = ox.init(nn.Dense.of(2))(KEY, backbone.spec(xs[0]))
     model = Transferred(backbone, head)
     of_head = ox.grad(lambda head: loss(model.replace(head=head), xs, labels, KEY)[0])
