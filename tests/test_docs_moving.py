@@ -34,7 +34,7 @@ def rows(page: Path) -> list[list[str]]:
 
 
 def cells(page: Path) -> list[str]:
-    """All cells of tables, but of the page about Oryx, whose layers are an `nn` too, no first ones."""
+    """All cells of tables, without the first column where it is about layers of Oryx's own `nn`."""
     return [cell for row in rows(page) for cell in row[page.stem.endswith("oryx") :]]
 
 
