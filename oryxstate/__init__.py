@@ -17,6 +17,7 @@ from oryxstate._module._fields import param, state, static
 from oryxstate._module._live import snapshot
 from oryxstate._module._takes import keywords
 from oryxstate._tree import ArraySpec, Shape, make_array_spec, named_leaves
+from oryxstate._version import __version__ as __version__
 from oryxstate.weights import load_weights, save_weights, weights
 
 from oryxstate import _batched, _containers, checkpoint, mapping, nn, select  # isort: skip  (the first two register themselves)

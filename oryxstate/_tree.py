@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ class ArraySpec:
     def __repr__(self) -> str:
         return f"{self.dtype.name}[{','.join(map(str, self.shape))}]"
 
-    def __iter__(self):
+    def __iter__(self) -> NoReturn:
         raise TypeError("an ArraySpec is not a sequence: iterate over its `shape`")
 
 

@@ -21,7 +21,7 @@ MODULES = {
 }
 # From the bottom; a file imports only from its own layer and those below.
 LAYERS = [
-    ("_surface", "_releases", "_signatures"),
+    ("_surface", "_releases", "_signatures", "_version"),
     ("_jax",),
     ("_jaxprs", "_tangents", "_interception"),
     ("_hi_primitives", "_shard_maps", "_subfuns"),
@@ -33,7 +33,7 @@ LAYERS = [
     ("_functions", "_containers", "_grad", "_batch", "mapping"),
     ("_capture",),
     ("_selftest", "nn", "checkpoint", "sharding", "_look", "weights"),
-    ("testing",),
+    ("testing", "__main__"),
 ]
 INTERNALS = ("jax.core", "jax.extend", "jax.interpreters", "jax._src")
 # Parts of a layer that know none of their neighbours.

@@ -73,7 +73,7 @@ class Module(metaclass=_construct.ModuleMeta):
         _derive.derive_calls(cls, Module)
 
     @classmethod
-    def __misused__(cls, args: tuple, kwargs: dict[str, Any]) -> str | None:
+    def __misused__(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """The text of a better error for arguments that are not the fields, if there is one."""
         return None
 

@@ -206,7 +206,7 @@ class Layer(Module):
         return value
 
     @classmethod
-    def __misused__(cls, args: tuple, kwargs: dict[str, Any]) -> str | None:
+    def __misused__(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         if inspect.isabstract(cls):
             return None
         fields = {name for name in cls.__layout__.fields if name != "name"}

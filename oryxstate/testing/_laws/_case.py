@@ -46,7 +46,7 @@ class Case:
     """
 
     module: Any
-    args: tuple = ()
+    args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     batched: bool = False
     tolerance: float | None = None
