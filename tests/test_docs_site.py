@@ -52,6 +52,7 @@ def test_the_numbers_of_the_home_page_are_measured():
     assert f"in {len(rows) - 2} programs" in home
     faults = len(broken.BROKEN | broken_more.BROKEN)
     assert f"| {faults} modules" in home and f"checks {len(LAWS)} laws" in home
+    assert f"checks {len(LAWS)} laws" in " ".join((ROOT / "README.md").read_text().split())
     assert f"| {len(MUTATIONS)} places of this library" in home
 
 
