@@ -15,6 +15,7 @@ from oryxstate._module._base import Module
 from oryxstate._module._fields import param, state, static
 from oryxstate._module._live import snapshot
 from oryxstate._module._takes import keywords
+from oryxstate._step import Flat, Step, step
 from oryxstate._tree import ArraySpec, Shape, make_array_spec, named_leaves
 
 from oryxstate import _batched, _containers, _lazy, _releases  # isort: skip  (the first two register themselves)
@@ -52,6 +53,7 @@ __all__ = [
     "Diff",
     "Difference",
     "EffectError",
+    "Flat",
     "FunctionModule",
     "Maybe",
     "MismatchError",
@@ -60,6 +62,7 @@ __all__ = [
     "Row",
     "Shape",
     "Site",
+    "Step",
     "Summary",
     "assign",
     "batch_call",
@@ -91,6 +94,7 @@ __all__ = [
     "spec",
     "state",
     "static",
+    "step",
     "summary",
     "update",
     "value_and_grad",

@@ -80,9 +80,9 @@ def test_type_checkers_see_the_same_names():
 
 
 def test_a_name_that_is_nowhere():
-    with pytest.raises(AttributeError, match="^module 'oryxstate' has no attribute 'nm'$") as found:
+    with pytest.raises(AttributeError, match=r"^module 'oryxstate' has no attribute 'nm'$") as e:
         ox.nm  # noqa: B018
-    assert (found.value.name, found.value.obj) == ("nm", ox)  # from which Python suggests `nn`
+    assert (e.value.name, e.value.obj) == ("nm", ox)  # from which Python suggests `nn`
 
 
 def test_a_name_is_imported_once(monkeypatch):
