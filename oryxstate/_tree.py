@@ -160,6 +160,21 @@ def key_impl(key: Any) -> Any:
     return found
 
 
+def partition(tree: Any, mask: Any) -> tuple[Any, Any]:
+    """Split a pytree by a mask of its structure; each part has None for the leaves of the other."""
+    kept = jax.tree.map(lambda keep, x: x if keep else None, mask, tree)
+    return kept, jax.tree.map(lambda keep, x: None if keep else x, mask, tree)
+
+
+def combine(part: Any, other: Any) -> Any:
+    """Put together what `partition` split."""
+    return jax.tree.map(lambda x, y: y if x is None else x, part, other, is_leaf=_is_none)
+
+
+def _is_none(value: Any) -> bool:
+    return value is None
+
+
 def is_spec(value: Any) -> bool:
     """Whether a value stands for an array that need not exist."""
     return isinstance(value, ArraySpec | jax.ShapeDtypeStruct)
