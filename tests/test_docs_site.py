@@ -27,13 +27,9 @@ links = load("_links")
 def test_the_reference_holds_every_public_name_once():
     pages = (ROOT / "docs/reference").rglob("*.md")
     listed = [name for page in pages for name in re.findall(r"^::: (\S+)", page.read_text(), re.M)]
-    modules = {m.__name__: m for m in vars(oryxstate).values() if inspect.ismodule(m)}
-    public = {
-        f"{name}.{member}"
-        for name, module in modules.items()
-        if name.split(".")[-1] in (*oryxstate.__all__, "testing")
-        for member in module.__all__
-    }
+    named = [getattr(oryxstate, name) for name in oryxstate.__all__]
+    modules = {m.__name__: m for m in (*named, oryxstate.testing) if inspect.ismodule(m)}
+    public = {f"{name}.{member}" for name, module in modules.items() for member in module.__all__}
     public |= {f"oryxstate.{name}" for name in oryxstate.__all__} - set(modules)
     assert sorted(listed) == sorted(public)
 
