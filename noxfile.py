@@ -47,7 +47,7 @@ def run_tests(session: nox.Session, jax: str, *options: str) -> None:
 
 # Tests of what is built on the core and asks little of JAX itself, which take half of the time. A
 # new file runs on each JAX unless it is listed; of the tests of layers only these do.
-OF_LAYERS = ["test_laws", "test_batched", "test_in_functions", "test_keywords", "test_repeat"]
+OF_LAYERS = ["test_batched", "test_in_functions", "test_keywords"]
 ABOVE = [
     "tests/testing",
     "tests/user_programs",
