@@ -198,10 +198,11 @@ def crash(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff's rules and its formatting."""
+    """Ruff's rules and its formatting, and what a program can check of plain English."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("python", ".ci/prose.py")
 
 
 @nox.session

@@ -14,7 +14,7 @@ from oryxstate.testing import LAWS
 
 
 def load(name):
-    """A file of `docs` that is no module of a package."""
+    """A file of `docs` that is not a module of a package."""
     spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
