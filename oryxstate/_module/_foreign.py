@@ -60,7 +60,7 @@ def stray(value: Any, is_module: Any) -> list[tuple[tuple, Any]]:
 
 
 def is_equinox(value: Any) -> bool:
-    """Whether something is an Equinox module. While Equinox is not imported, nothing is."""
+    """Tell whether something is an Equinox module. While Equinox is not imported, nothing is."""
     kind = _kind()
     return kind is not None and isinstance(value, kind)
 
