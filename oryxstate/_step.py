@@ -81,7 +81,7 @@ class Flat(Generic[S]):
         deleted = any(map(_is_deleted, self._leaves))
         return f"Flat({'donated' if deleted else repr(self.value)})"
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Flat, (self.value,)
 
 
