@@ -228,12 +228,14 @@ def package(session: nox.Session) -> None:
     session.run("python", "-m", "build")
     built = sorted(map(str, Path("dist").iterdir()))
     session.run("twine", "check", "--strict", *built)
+    fresh = Path(session.create_tmp()) / "fresh"
+    session.run("python", "-m", "venv", "--clear", str(fresh))
+    python = str(fresh / ("Scripts" if os.name == "nt" else "bin") / "python")
+    install = python, "-m", "pip", "install", "--quiet"
+    session.run(*install, built[0], external=True)  # with what it requires, and no extra
     for artefact in built:
-        fresh = Path(session.create_tmp()) / Path(artefact).name
-        session.run("python", "-m", "venv", "--clear", str(fresh))
-        python = str(fresh / ("Scripts" if os.name == "nt" else "bin") / "python")
-        session.run(python, "-m", "pip", "install", "--quiet", artefact, external=True)
-        # -I: what is installed, without any extra, not the folder beside this file.
+        session.run(*install, "--force-reinstall", "--no-deps", artefact, external=True)
+        # -I: what is installed, not the folder beside this file.
         session.run(python, "-I", "-m", "oryxstate", external=True)
     expect_tag(session, built)
 
