@@ -213,11 +213,22 @@ def typecheck(session: nox.Session) -> None:
     session.run("pyright", "--verifytypes", "oryxstate", "--ignoreexternal")
 
 
+BUILD_SITE = ["mkdocs", "build", "--strict", "--config-file", ".mkdocs.yml"]
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, built into .site; a broken link is an error."""
     session.install(*group("docs"))
-    session.run("mkdocs", "build", "--strict", "--config-file", ".mkdocs.yml")
+    session.run(*BUILD_SITE)
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """The documentation, opened in Chromium: `nox -s site -- --pictures FOLDER`."""
+    session.install(*group("docs"), *group("site"))
+    session.run(*BUILD_SITE)
+    session.run("python", "tests/site_browser.py", *session.posargs)
 
 
 @nox.session
