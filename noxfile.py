@@ -198,10 +198,11 @@ def crash(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff's rules and its formatting."""
+    """Ruff's rules and its formatting, and what a program can check of plain English."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("python", ".ci/prose.py")
 
 
 @nox.session
@@ -212,11 +213,22 @@ def typecheck(session: nox.Session) -> None:
     session.run("pyright", "--verifytypes", "oryxstate", "--ignoreexternal")
 
 
+BUILD_SITE = ["mkdocs", "build", "--strict", "--config-file", ".mkdocs.yml"]
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """The documentation, built into .site; a broken link is an error."""
     session.install(*group("docs"))
-    session.run("mkdocs", "build", "--strict", "--config-file", ".mkdocs.yml")
+    session.run(*BUILD_SITE)
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """The documentation, opened in Chromium: `nox -s site -- --pictures FOLDER`."""
+    session.install(*group("docs"), *group("site"))
+    session.run(*BUILD_SITE)
+    session.run("python", "tests/site_browser.py", *session.posargs)
 
 
 @nox.session
@@ -227,12 +239,14 @@ def package(session: nox.Session) -> None:
     session.run("python", "-m", "build")
     built = sorted(map(str, Path("dist").iterdir()))
     session.run("twine", "check", "--strict", *built)
+    fresh = Path(session.create_tmp()) / "fresh"
+    session.run("python", "-m", "venv", "--clear", str(fresh))
+    python = str(fresh / ("Scripts" if os.name == "nt" else "bin") / "python")
+    install = python, "-m", "pip", "install", "--quiet"
+    session.run(*install, built[0], external=True)  # with what it requires, and no extra
     for artefact in built:
-        fresh = Path(session.create_tmp()) / Path(artefact).name
-        session.run("python", "-m", "venv", "--clear", str(fresh))
-        python = str(fresh / ("Scripts" if os.name == "nt" else "bin") / "python")
-        session.run(python, "-m", "pip", "install", "--quiet", artefact, external=True)
-        # -I: what is installed, without any extra, not the folder beside this file.
+        session.run(*install, "--force-reinstall", "--no-deps", artefact, external=True)
+        # -I: what is installed, not the folder beside this file.
         session.run(python, "-I", "-m", "oryxstate", external=True)
     expect_tag(session, built)
 

@@ -18,9 +18,14 @@ def _names(module: str) -> list[str]:
     return re.findall(r'"(\w+)"', found[1]) if found else []
 
 
-MODULES = {name: f"oryxstate.{name}" for name in [*_names("oryxstate"), "testing"]}
+MODULES = {
+    name: f"oryxstate.{name}"
+    for name in [*_names("oryxstate"), "testing"]
+    if _names(f"oryxstate.{name}")
+}
 PREFIXES = {"ox": "oryxstate", "oryxstate": "oryxstate", **MODULES}
 PUBLIC = {f"{module}.{name}" for module in PREFIXES.values() for name in _names(module)}
+PUBLIC -= set(MODULES.values())  # their pages show what is in them
 # What is left alone (a code block, a heading, a link), or the name of something in backticks.
 _TOKEN = re.compile(
     r"^```.*?^```$|^#.*?$|\[[^\]\n]*(?:\n[^\]\n]+)?\]\([^)]*\)|`(\w+)\.(\w+)(?:\.of)?(?:\([^`\n]*\))?`",

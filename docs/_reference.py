@@ -50,4 +50,4 @@ def _without_input(text: str) -> str:
     text = re.sub(r"\nArgs:\s*(?=\n\S|\Z)", "\n", text)  # nothing is left there
     taken = " ".join(found[1].split()).rstrip(".")
     _, _, rest = text.partition("\n")
-    return f"Configure the layer, whose input is {taken}.\n{rest}"
+    return f"Configure the layer.\n\nInput: {taken}.\n{rest}"

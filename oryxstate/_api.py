@@ -118,13 +118,13 @@ def _(obj: Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
 
 @_call
 def call(obj: Any, *args: Any, **kwargs: Any) -> Any:
-    """The output of `call_and_update`; the update is dropped."""
+    """Return the output of `call_and_update`, and drop the update."""
     return call_and_update(obj, *args, **kwargs)[0]
 
 
 @_update
 def update(obj: Any, *args: Any, **kwargs: Any) -> Any:
-    """The updated object of `call_and_update`; the output is dropped."""
+    """Return the updated object of `call_and_update`, and drop the output."""
     return call_and_update(obj, *args, **kwargs)[1]
 
 
@@ -183,7 +183,7 @@ def spec(obj: Any) -> Callable[..., Any]:
 
 
 def _run_once(obj: Any, args: tuple, kwargs: dict) -> Any:
-    with _trace.open_frame():  # what is made here is no part of a function around it
+    with _trace.open_frame():  # what is made here is not a part of a function around it
         module = init(obj)(jax.random.key(0), *args, **kwargs)
         tree = module.__self__ if isinstance(module, types.MethodType) else module
         if "training" in _takes.taken_inside(tree):  # shapes do not depend on it
@@ -195,14 +195,14 @@ def _run_once(obj: Any, args: tuple, kwargs: dict) -> Any:
 
 
 def is_root(obj: Any) -> bool:
-    """Whether a call of something is one root call: a module, a method, or what holds modules."""
+    """Tell whether a call is one root call: of a module, a method, or what holds modules."""
     if isinstance(obj, Module) or is_method(obj):
         return True
     return callable(obj) and is_ready(obj) and not is_model(obj)
 
 
 def called(obj: Any) -> tuple[Callable[..., Any], Any, _takes.Taken]:
-    """What a root call of such runs: a function, the tree that holds modules, its keywords."""
+    """Return what such a root call runs: a function, the tree that holds modules, its keywords."""
     if is_method(obj):
         taken = _takes.taken_by(obj)
         return completing(obj.__func__, taken), obj.__self__, taken
@@ -211,12 +211,12 @@ def called(obj: Any) -> tuple[Callable[..., Any], Any, _takes.Taken]:
 
 
 def is_method(obj: Any) -> bool:
-    """Whether something is a method bound to a module: a way into it."""
+    """Tell whether something is a method bound to a module: a way into it."""
     return isinstance(obj, types.MethodType) and _pytree.is_module(obj.__self__)
 
 
 def is_ready(obj: Any) -> bool:
-    """Whether something needs no initialization: a pytree with arrays, or a type from outside."""
+    """Tell whether an object needs no initialization: a pytree with arrays, a type from outside."""
     if is_model(obj):
         return True
     leaves = jax.tree.leaves(obj, is_leaf=_pytree.is_module)
@@ -224,10 +224,10 @@ def is_ready(obj: Any) -> bool:
 
 
 def is_model(obj: Any) -> bool:
-    """Whether `call_and_update` or `call` is registered for the type of an object."""
+    """Tell whether `call_and_update` or `call` is registered for the type of an object."""
     return is_registered(call_and_update, obj) or is_registered(call, obj)
 
 
 def is_registered(function: Any, obj: Any) -> bool:
-    """Whether one of the five functions is registered for the type of an object."""
+    """Tell whether one of the five functions is registered for the type of an object."""
     return function.dispatch(type(obj)) is not function.dispatch(object)

@@ -60,7 +60,7 @@ def batch_call_and_update(obj: T, *xs: Any, **keywords: Any) -> tuple[Any, T]:
 
 
 def _batch_of_parts(obj: Any, xs: tuple, keywords: dict) -> tuple[Any, Any]:
-    """The same for what is no one root call: a container, a function, a type from outside."""
+    """Run what is more than one root call: a container, a function, a type from outside."""
     rest: Any = None
 
     def one(*x: Any) -> tuple[Any, dict[int, Any]]:

@@ -13,18 +13,18 @@ from oryxstate._module import _pytree, _takes
 
 
 def _rebuilt(like: tuple, items: Iterable[Any]) -> tuple:
-    """A tuple of the same type, named or not."""
+    """Return a tuple of the same type, named or not."""
     return type(like)(*items) if hasattr(like, "_fields") else type(like)(items)
 
 
 def _nonempty(container: Any) -> None:
     if not container:
         kind = next(kind for kind in (tuple, list, dict) if isinstance(container, kind))
-        raise ValueError(f"an empty {kind.__name__} is no model: there is nothing to call")
+        raise ValueError(f"an empty {kind.__name__} is not a model: there is nothing to call")
 
 
 def _for_each(members: Iterable[Any], kwargs: dict, *, all_get_others: bool) -> list[dict]:
-    """The keywords of each member: those that it takes, or a module in it, and a key of its own.
+    """Return the keywords of each member: those that it or a module in it takes, and a key.
 
     What no member takes is for all of them, or for the first, which says so.
     """
@@ -42,7 +42,7 @@ def _for_each(members: Iterable[Any], kwargs: dict, *, all_get_others: bool) -> 
 
 
 def _taken(member: Any) -> set[str]:
-    """The keywords that a member takes, be it a module, a function, or a container of them."""
+    """Return the keywords that a member takes: a module, a function, or a container of them."""
     tree = member.__self__ if _api.is_method(member) else member
     functions = [member, *jax.tree.leaves(tree, is_leaf=_pytree.is_module)]
     own = (
@@ -70,7 +70,7 @@ def _initializers(members: dict[Any, Any], name: str | None, key: Any) -> dict[A
 
 
 def _fan_out(obj: Any) -> tuple[dict[Any, Any], Callable[[dict[Any, Any]], Any]]:
-    """The members of a tuple or dict by key, and what makes another one of such."""
+    """Return the members of a tuple or dict by key, and what makes another one of such."""
     _nonempty(obj)
     if isinstance(obj, dict):
         return obj, dict
@@ -118,7 +118,7 @@ def _(obj: Any) -> Callable[..., Any]:
 
 
 def _handed_on(out: Any) -> tuple:
-    """The arguments of the next member: those in a tuple, else one."""
+    """Return the arguments of the next member: those in a tuple, else one."""
     return out if type(out) is tuple else (out,)
 
 
@@ -138,7 +138,7 @@ def _(obj: list, *, name: str | None = None) -> Callable[..., Any]:
 
 
 def _call_at_init(module: Any, args: tuple, kwargs: dict) -> Any:
-    """What a member hands on to the next while a list is initialized: it is not training."""
+    """Return what a member hands on to the next while a list is initialized: it is not training."""
     if any(map(_tree.is_spec, jax.tree.leaves(args))):
         return _api.spec(module)(*args, **kwargs)
     if "training" in _takes.taken_inside(module):

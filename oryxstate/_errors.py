@@ -59,6 +59,6 @@ class InputError(ValueError):
         super().__init__(f"{layer}{where} takes {expected}, but got {got}.")
 
     def inside(self, path: str) -> InputError:
-        """The same error, of a layer that stands deeper in a model."""
+        """Return the same error, of a layer that stands deeper in a model."""
         layer, expected, got, inner = self.parts
         return InputError(layer, expected, got, f"{path}.{inner}" if inner else path)

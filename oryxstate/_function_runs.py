@@ -23,7 +23,7 @@ INNER = "()"
 
 
 def name_of(field: str) -> Name:
-    """The name of a variable of whatever function runs innermost."""
+    """Return the name of a variable of whatever function runs innermost."""
     return Name(FUNCTION, "", field)
 
 
@@ -38,13 +38,13 @@ class Whole:
         return eqx.tree_pformat(self.value)
 
     def tree_flatten_with_keys(self) -> tuple[list, Any]:
-        """The arrays, under their paths in the module."""
+        """Return the arrays, under their paths in the module."""
         leaves, treedef = jax.tree_util.tree_flatten_with_path(self.value)
         return [(jax.tree_util.GetAttrKey(_tree.keystr(p)), leaf) for p, leaf in leaves], treedef
 
     @classmethod
     def tree_unflatten(cls, treedef: Any, leaves: Any) -> Whole:
-        """The module with these arrays."""
+        """Return the module with these arrays."""
         return cls(jax.tree.unflatten(treedef, leaves))
 
 
@@ -59,7 +59,7 @@ _NO_KEY = _NoKey()
 
 
 def no_key(_: Any) -> Any:
-    """The entry in a path for a field of a function module."""
+    """Return the entry in a path for a field of a function module."""
     return _NO_KEY
 
 
@@ -68,26 +68,26 @@ class Variables(dict):
     """Variables of a function by name, which in paths are its attributes."""
 
     def tree_flatten_with_keys(self) -> tuple[list, Any]:
-        """The values in the order in which they were declared."""
+        """Return the values in the order in which they were declared."""
         return [(jax.tree_util.GetAttrKey(name), self[name]) for name in self], tuple(self)
 
     def tree_flatten(self) -> tuple[list, Any]:
-        """The same without paths."""
+        """Return the same without paths."""
         return list(self.values()), tuple(self)
 
     @classmethod
     def tree_unflatten(cls, names: Any, values: Any) -> Variables:
-        """The variables with these values."""
+        """Return the variables with these values."""
         return cls(zip(names, values, strict=True))
 
 
 def has_module(value: Any) -> bool:
-    """Whether a module stands anywhere in a pytree."""
+    """Tell whether a module stands anywhere in a pytree."""
     return any(True for _ in _pytree.modules(value))
 
 
 def around() -> Modules | None:
-    """The modules of the function that runs innermost, if it has variables."""
+    """Return the modules of the function that runs innermost, if it has variables."""
     frame = _frames.innermost_function()
     return None if frame is None else frame.modules
 
@@ -106,7 +106,7 @@ class Modules:
         self._live.clear()
 
     def fresh_name(self, kind: str, end: str = "") -> str:
-        """A name for a module without one: that of its class, numbered from the second on."""
+        """Return a name for an unnamed module: that of its class, numbered from the second on."""
         self._made[kind] += 1
         count = self._made[kind] - 1
         return (f"{kind}_{count}" if count else kind) + end
@@ -123,7 +123,7 @@ class Modules:
         return self._live[name]
 
     def find(self, name: str) -> Any:
-        """The live module of this name."""
+        """Return the live module of this name."""
         if name not in self._live:
             known = ", ".join(key for key in self._live if not key.endswith(INNER)) or "none"
             raise ValueError(
@@ -133,11 +133,11 @@ class Modules:
         return self._live[name]
 
     def declared(self, name: str, make: Callable[[], Any]) -> Any:
-        """The module of this name: that of `make` if it is declared now, else the one held."""
+        """Return the module of this name: that of `make` if declared now, else the old one."""
         return self.declare(name, make()) if self._frame.declaring else self.find(name)
 
     def inner(self, kind: str, make: Callable[[], Any]) -> Any:
-        """The module of a nested `init` without a name; None if it has no variables."""
+        """Return the module of a nested `init` without a name; None if it has no variables."""
         name = self.fresh_name(kind, INNER)
         if not self._frame.declaring:
             return self._live.get(name)
@@ -145,7 +145,7 @@ class Modules:
         return self.declare(name, module) if module.variables() else None
 
     def holder(self, name: str) -> str | None:
-        """The key of the nested `init` without a name that declared a variable."""
+        """Return the key of the nested `init` without a name that declared a variable."""
         inner = (key for key in self._live if key.endswith(INNER))
         return next((key for key in inner if name in self._live[key].variables()), None)
 
@@ -173,11 +173,11 @@ class Modules:
         return jax.tree.unflatten(structure, new)
 
     def updated(self, name: str, module: Any) -> Any:
-        """A module as the function left it."""
+        """Return a module as the function left it."""
         return _live.updated_model(module, self._frame, name)
 
     def detach(self, out: Any) -> Any:
-        """An output without ties to this run."""
+        """Return an output without ties to this run."""
         return _live.detach(out, self._frame)
 
 

@@ -165,7 +165,7 @@ class FunctionModule(Module):
         return {**self.params, **states, **self.modules}
 
     def variables(self) -> dict[str, Any]:
-        """The variables by name.
+        """Return the variables by name.
 
         Raises:
             ValueError: if two of them have one name.
@@ -179,7 +179,7 @@ class FunctionModule(Module):
         return found
 
     def replace(self, **fields: Any) -> FunctionModule:
-        """A copy with other values of variables, or another `name`."""
+        """Return a copy with other values of variables, or another `name`."""
         own = {k: v for k, v in fields.items() if k in self.__layout__.fields}
         unknown = sorted(set(fields) - set(own) - set(self.variables()))
         if unknown:
@@ -193,7 +193,7 @@ class FunctionModule(Module):
         return super().replace(**own, **self._parts(changed))
 
     def _parts(self, changed: dict[str, Any]) -> dict[str, Any]:
-        """The fields in which these variables are, with their new values."""
+        """Return the fields in which these variables are, with their new values."""
         parts = {}
         for part in ("params", "states", "modules"):
             values = getattr(self, part)
@@ -207,7 +207,7 @@ class FunctionModule(Module):
         return parts
 
     def call_and_update(self, *args: Any, **kwargs: Any) -> tuple[Any, FunctionModule]:
-        """The output, and the module with what the function assigned."""
+        """Return the output, and the module with what the function assigned."""
         held, inside = self._held(), _live.full_path(self)
         with _trace.open_frame(declaring=False) as frame:
             frame.identity, frame.inside = -id(self.function), inside
@@ -276,7 +276,8 @@ def _init(function: Any, *, name: str | None = None) -> Callable[..., Any]:
         return lambda key, *args, **kwargs: function
     if not callable(function):
         raise TypeError(
-            f"cannot initialize {type(function).__name__}: {function!r} is no function or module."
+            f"cannot initialize {type(function).__name__}: {function!r} is not a function or a "
+            "module."
         )
 
     def initialize(key: Any, *args: Any, **kwargs: Any) -> Any:
@@ -315,7 +316,7 @@ def _(obj: Module, *, name: str | None = None) -> Callable[..., Any]:
 def initialized(
     function: Any, key: Any, args: tuple, kwargs: dict | None = None, name: str | None = None
 ) -> tuple[FunctionModule, Any]:
-    """The module of a function, and the output of the run that made it."""
+    """Return the module of a function, and the output of the run that made it."""
     kwargs = kwargs or {}
     with _trace.open_frame(declaring=True) as frame:
         frame.identity = -id(function)

@@ -63,7 +63,7 @@ def merge(params: M, rest: M) -> M:
 
 
 def _learned_of(model: Any, wrt: Any) -> Any:
-    """A pytree like `model` of booleans: what can be learned of a selection."""
+    """Return a pytree like `model` of booleans: what can be learned of a selection."""
     selected = selection(wrt)
     if not names_kind(selected):
         selected = params & selected
@@ -80,7 +80,7 @@ def _learned_of(model: Any, wrt: Any) -> Any:
 
 
 def _learned(model: Any) -> Any:
-    """A pytree like `model` of booleans: what can be learned."""
+    """Return a pytree like `model` of booleans: what can be learned."""
     leaves = (place for place in places(model) if place.is_leaf)
     mask = [place.kind == PARAM and _is_inexact(place.value) for place in leaves]
     return jax.tree.unflatten(jax.tree.structure(model), mask)

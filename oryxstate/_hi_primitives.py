@@ -47,7 +47,7 @@ class HiPrimitive:
         return jax.tree.unflatten(self._prim.in_tree, flat)
 
     def run(self, args: Sequence) -> list:
-        """What it computes, in terms of ordinary primitives."""
+        """Return what it computes, in terms of ordinary primitives."""
         return jax.tree.leaves(self._prim.expand(*self._structured(args)))
 
     def jvp(self, primals: Sequence, tangents: Sequence) -> tuple[list, list]:
@@ -59,14 +59,14 @@ class HiPrimitive:
         ]
 
     def forward(self, primals: Sequence, perturbed: Sequence[bool]) -> tuple[list, Any]:
-        """Its rule for the way there: outputs, and residuals for the way back."""
+        """Run its rule of the forward pass: outputs, and residuals for the backward pass."""
         out, residuals, *_ = self._prim.vjp_fwd(
             self._structured(perturbed), *self._structured(primals)
         )
         return jax.tree.leaves(out), residuals
 
     def backward(self, residuals: Any, cotangents: Sequence) -> tuple[list, Any]:
-        """Its rule for the way back: cotangents of all inputs, and logs."""
+        """Run its rule of the backward pass: cotangents of all inputs, and logs."""
         prim, logs = self._prim, None
         bars = jax.tree.unflatten(prim.out_tree, map(_tangents.internal, cotangents))
         if hasattr(prim, "generic_batching"):  # from 0.12

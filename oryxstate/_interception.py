@@ -59,7 +59,7 @@ def start_intercepting() -> None:
 
 
 def stop_intercepting() -> None:
-    """The inverse of `start_intercepting`; after the last one, JAX is as it was.
+    """Undo one `start_intercepting`; after the last one, JAX is as it was.
 
     What another library has put over ours meanwhile stays, and goes on calling ours.
     """

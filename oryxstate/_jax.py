@@ -52,7 +52,7 @@ set_current_trace = jex.set_current_trace
 
 
 def find_primitive(name: str) -> Primitive | None:
-    """The primitive of this name for which JAX has rules, None if there is none.
+    """Return the primitive of this name for which JAX has rules, None if there is none.
 
     Not all of JAX's primitives are exported, but the tables of their rules are.
     """
@@ -61,7 +61,7 @@ def find_primitive(name: str) -> Primitive | None:
 
 
 def named(name: str) -> Primitive:
-    """The primitive of this name for which JAX has rules.
+    """Return the primitive of this name for which JAX has rules.
 
     Raises:
         ImportError: if there is none.
@@ -109,12 +109,12 @@ _hide_lines()
 
 
 def current_trace() -> Trace:
-    """The trace that gives meaning to primitives just now."""
+    """Return the trace that gives meaning to primitives just now."""
     return jex.find_top_trace(())
 
 
 def _kind_inside(transform: Callable[[Callable, Any], Any]) -> tuple[Any, Any]:
-    """The classes of the trace and of the tracer that a function meets inside a transformation."""
+    """Return the classes of trace and tracer that a function meets inside a transformation."""
     met: list[tuple[Any, Any]] = []
 
     def look(x):
@@ -134,39 +134,39 @@ BatchTrace, BatchTracer = _kind_inside(lambda f, x: jax.vmap(f)(x))
 
 
 def evaluates(trace: Trace | None) -> bool:
-    """Whether `trace` computes at once: nothing is being transformed or staged."""
+    """Tell whether `trace` computes at once: nothing is being transformed or staged."""
     return isinstance(trace, EvalTrace)
 
 
 def wraps_parent(trace: Trace) -> bool:
-    """Whether `trace` (of grad, jvp, vmap) hands every primitive on to a parent trace."""
+    """Tell whether `trace` (of grad, jvp, vmap) hands every primitive on to a parent trace."""
     return isinstance(trace, (JVPTrace, LinearizeTrace, BatchTrace))
 
 
 def parent(trace: Any) -> Trace:
-    """The trace to which `trace` hands primitives."""
+    """Return the trace to which `trace` hands primitives."""
     return trace.parent if isinstance(trace, ForwardingTrace) else trace.parent_trace
 
 
 def is_staged_above(trace: Trace | None, value: Any) -> bool:
-    """Whether a value belongs to a program that is being staged above this trace."""
+    """Tell whether a value belongs to a program that is being staged above this trace."""
     return isinstance(value, Tracer) and _base(value._trace) is not _base(trace)
 
 
 def _base(trace: Any) -> Any:
-    """The trace that evaluates or stages what `trace` hands down in the end."""
+    """Return the trace that evaluates or stages what `trace` hands down in the end."""
     while trace is not None and (isinstance(trace, ForwardingTrace) or wraps_parent(trace)):
         trace = parent(trace)
     return trace
 
 
 def differentiates(trace: Trace) -> bool:
-    """Whether `trace` computes a derivative."""
+    """Tell whether `trace` computes a derivative."""
     return isinstance(trace, (JVPTrace, LinearizeTrace))
 
 
 def mapped_axis(trace: Any) -> tuple[Any, int]:
-    """The name of the axis that a `vmap` maps, and its length."""
+    """Return the name of the axis that a `vmap` maps, and its length."""
     return trace.axis_data.name, trace.axis_data.size
 
 
@@ -180,7 +180,7 @@ def split(trace: Any, value: Any) -> tuple[Any, Any] | None:
 
 
 def join(trace: Trace, part: Any, other: Any) -> Any:
-    """The inverse of `split`."""
+    """Invert `split`."""
     if isinstance(trace, BatchTrace):
         return BatchTracer(trace, part, other)
     kind = JVPTracer if isinstance(trace, JVPTrace) else LinearizeTracer
@@ -225,7 +225,7 @@ EAGER_JIT = _pjit, "_pjit_call_impl_python"
 
 
 def running_impl() -> Primitive | None:
-    """The primitive whose implementation in Python is running just now, if there is one."""
+    """Return the primitive whose implementation in Python is running just now, if there is one."""
     frame = sys._getframe()
     while frame is not None:
         if frame.f_code is EvalTrace.process_primitive.__code__:
@@ -235,7 +235,7 @@ def running_impl() -> Primitive | None:
 
 
 def without_constant_folding() -> Any:
-    """A context in which nothing is evaluated at once in spite of a trace that stages."""
+    """Return a context in which nothing is evaluated at once in spite of a trace that stages."""
     return _eager_constant_folding(False)
 
 
@@ -310,5 +310,5 @@ def _define(primitive: Primitive, impl: Callable, jvp: Callable, batch: Callable
 
 
 def is_mapped(value: Any) -> bool:
-    """Whether a value depends on the axis of the innermost `vmap`."""
+    """Tell whether a value depends on the axis of the innermost `vmap`."""
     return isinstance(value, BatchTracer) and value._trace is current_trace()

@@ -11,22 +11,22 @@ from oryxstate import _jax
 
 
 def close(jaxpr: Any) -> Any:
-    """A closed jaxpr, also from the open one that `remat` and `shard_map` hold up to JAX 0.11."""
+    """Return a closed jaxpr, also of the open one in `remat` and `shard_map` up to JAX 0.11."""
     return jaxpr if hasattr(jaxpr, "consts") else _jax.ClosedJaxpr(jaxpr, ())
 
 
 def invars(jaxpr: Any) -> Sequence[Any]:
-    """The input variables of an open or closed jaxpr."""
+    """Return the input variables of an open or closed jaxpr."""
     return getattr(jaxpr, "jaxpr", jaxpr).invars
 
 
 def outvars(jaxpr: Any) -> Sequence[Any]:
-    """The output variables of an open or closed jaxpr."""
+    """Return the output variables of an open or closed jaxpr."""
     return getattr(jaxpr, "jaxpr", jaxpr).outvars
 
 
 def equations(jaxpr: Any) -> Sequence[Any]:
-    """The equations of an open or closed jaxpr."""
+    """Return the equations of an open or closed jaxpr."""
     return getattr(jaxpr, "jaxpr", jaxpr).eqns
 
 
@@ -36,7 +36,7 @@ def evaluate(jaxpr: Any, args: Sequence) -> list:
 
 
 def hoist_consts(jaxpr: Any, args: Sequence) -> tuple[Any, list]:
-    """A closed jaxpr with its constants as first inputs, and its arguments with these in front."""
+    """Return a closed jaxpr with constants as first inputs, and arguments with these in front."""
     if not jaxpr.consts:
         return jaxpr, list(args)
 
@@ -47,7 +47,7 @@ def hoist_consts(jaxpr: Any, args: Sequence) -> tuple[Any, list]:
 
 
 def as_array(value: Any) -> Any:
-    """An array for what a jaxpr holds as a literal, a typed Python scalar."""
+    """Return an array for what a jaxpr holds as a literal, a typed Python scalar."""
     if isinstance(value, jax.Array):
         return value
     aval = jax.typeof(value)
@@ -58,7 +58,7 @@ _JAXPRS = {_jax.Jaxpr, _jax.ClosedJaxpr}
 
 
 def has_subjaxpr(params: dict) -> bool:
-    """Whether an equation computes something inside; asked of every primitive of a root call."""
+    """Tell whether an equation has a jaxpr inside; asked of every primitive of a root call."""
     for value in params.values():
         kind = type(value)
         if kind in _JAXPRS or (kind is tuple and any(type(v) in _JAXPRS for v in value)):
@@ -67,21 +67,21 @@ def has_subjaxpr(params: dict) -> bool:
 
 
 def only_places(eqn: Any) -> bool:
-    """Whether an equation changes nothing but on which devices a value is, or may vary."""
+    """Tell whether an equation changes nothing but on which devices a value is, or may vary."""
     return (
         eqn.primitive.name in ("reshard", "pvary", "pcast") and eqn.invars[0].__hash__ is not None
     )
 
 
 def holds_loop(eqn: Any) -> bool:
-    """Whether an equation is a loop, or has one inside."""
+    """Tell whether an equation is a loop, or has one inside."""
     if eqn.primitive in (_jax.SCAN, _jax.WHILE):
         return True
     return any(holds_loop(e) for jaxpr in subjaxprs(eqn.params) for e in equations(jaxpr))
 
 
 def carried(eqn: Any) -> Sequence[Any]:
-    """What an equation with a loop may hand from one iteration to the next."""
+    """Return what an equation with a loop may hand from one iteration to the next."""
     if eqn.primitive is not _jax.SCAN:
         return eqn.invars
     num_consts, num_carry = scan_counts(eqn.params)
@@ -89,7 +89,7 @@ def carried(eqn: Any) -> Sequence[Any]:
 
 
 def subjaxprs(params: dict) -> Iterator[Any]:
-    """The jaxprs among the parameters of an equation, open or closed."""
+    """Return the jaxprs among the parameters of an equation, open or closed."""
     return _jax.jaxprs_in_params(params)
 
 

@@ -118,7 +118,7 @@ def cache_folder(platform: str, environment: Mapping[str, str], home: pathlib.Pa
 
 
 def _record() -> pathlib.Path | None:
-    """The file that is there once this oryxstate has passed on this JAX; None if there is no place.
+    """Return the file that records that this oryxstate passed on this JAX, None without a place.
 
     An oryxstate that is not installed may change while its version stays the same.
     """

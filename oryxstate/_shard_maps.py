@@ -45,5 +45,5 @@ def stage_shard_map(args: Sequence, params: dict) -> StagedShardMap:
 
 
 def varying_axes(aval: Any) -> frozenset:
-    """The mesh axes of a `shard_map` along which a value may differ; none if that is unchecked."""
+    """Return the mesh axes along which a value may differ; none if that is not checked."""
     return frozenset(getattr(getattr(aval, "mat", None), "varying", ()))

@@ -81,7 +81,7 @@ class Flat(Generic[S]):
         deleted = any(map(_is_deleted, self._leaves))
         return f"Flat({'donated' if deleted else repr(self.value)})"
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Flat, (self.value,)
 
 
@@ -116,7 +116,7 @@ jax.tree_util.register_pytree_with_keys(Flat, _flatten_with_keys, _unflatten, _f
 
 
 def _paths(flat: Flat) -> list[str]:
-    """The paths of the arrays in a state."""
+    """Return the paths of the arrays in a state."""
     structure = flat._structure
     places = jax.tree.unflatten(structure.treedef, range(structure.treedef.num_leaves))
     return [path for path, i in _tree.named_leaves(places).items() if i not in structure.static]
@@ -216,7 +216,7 @@ def step(
 
 
 def _flat(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function of a flat state."""
+    """Return the function of a flat state."""
 
     @functools.wraps(function)
     def run(flat: Flat, *args: Any, **kwargs: Any) -> tuple[Flat, Any]:

@@ -32,7 +32,7 @@ _stateless: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def parent_of_unmapped(trace: Any, args: Sequence, fun: Any) -> Any:
-    """The parent of a `vmap` that maps neither the arguments of a function nor its closure.
+    """Return the parent of a `vmap` that maps neither the arguments of a function nor its closure.
 
     JAX's batch trace takes all outputs of a function with a custom derivative to be mapped.
     """
@@ -71,7 +71,7 @@ class _Subfuns:
         self.is_root = getattr(self._function.f, "__name__", "") == "_custom_root"
 
     def run(self, args: Sequence) -> Any:
-        """What it computes where nothing is differentiated."""
+        """Return what it computes where nothing is differentiated."""
         return call_subfun(self._function, args)
 
     def stage(self, args: Sequence, keep: Callable[[Any], bool]) -> Any:
@@ -106,7 +106,7 @@ class JVPSubfuns(_Subfuns):
         return "custom_jvp"
 
     def jvp(self, primals: Sequence, tangents: Sequence) -> tuple[Any, Any]:
-        """The user's rule."""
+        """Run the user's rule."""
         if not self._params["symbolic_zeros"]:
             tangents = [_tangents.instantiated(t) for t in tangents]
         out = call_subfun(self._rule, [*primals, *tangents])
@@ -122,7 +122,7 @@ class VJPSubfuns(_Subfuns):
         return "custom_vjp"
 
     def forward(self, primals: Sequence, perturbed: Sequence[bool]) -> tuple[list, Any]:
-        """The user's rule for the way there: outputs, and residuals for the way back."""
+        """Run the user's rule of the forward pass: outputs, and residuals for the backward pass."""
         pairs = [x for pair in zip(primals, perturbed, strict=True) for x in pair]
         flat = call_subfun(self._rule, pairs)
         *_, inputs = self._params["out_trees"]()
@@ -131,7 +131,7 @@ class VJPSubfuns(_Subfuns):
         return list(kept), residuals
 
     def backward(self, residuals: Any, cotangents: Sequence) -> tuple[list, Any]:
-        """The user's rule for the way back: cotangents of all inputs, and logs."""
+        """Run the user's rule of the backward pass: cotangents of all inputs, and logs."""
         if not self._params["symbolic_zeros"]:
             cotangents = [_tangents.instantiated(t) for t in cotangents]
         out = call_subfun(self._rest[0], [*residuals, *cotangents])

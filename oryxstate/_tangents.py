@@ -14,22 +14,22 @@ from oryxstate import _jax
 
 
 def symbolic_zero(value: Any) -> SymbolicZero:
-    """The tangent of a value that does not change, as rules of custom derivatives return it."""
+    """Return the tangent of a constant, as rules of custom derivatives return it."""
     return SymbolicZero(jax.typeof(value).to_tangent_aval())
 
 
 def is_zero(tangent: Any) -> bool:
-    """Whether a tangent or cotangent is symbolically zero."""
+    """Tell whether a tangent or cotangent is symbolically zero."""
     return isinstance(tangent, (_jax.Zero, SymbolicZero))
 
 
 def dtype_of(tangent: Any) -> Any:
-    """The dtype of a tangent or cotangent, be it symbolically zero."""
+    """Return the dtype of a tangent or cotangent, also of a symbolic zero."""
     return (tangent.aval if is_zero(tangent) else jax.typeof(tangent)).dtype
 
 
 def instantiated(tangent: Any) -> Any:
-    """A tangent or cotangent as an array."""
+    """Return a tangent or cotangent as an array."""
     if not is_zero(tangent):
         return tangent
     zeros = np.zeros if tangent.aval.dtype == jax.dtypes.float0 else jnp.zeros
@@ -37,17 +37,17 @@ def instantiated(tangent: Any) -> Any:
 
 
 def public(tangent: Any) -> Any:
-    """A tangent whose symbolic zero, if it is one, is of the kind that users' rules take."""
+    """Return a tangent whose symbolic zero, if it is one, is of the kind that users' rules take."""
     return SymbolicZero(tangent.aval) if is_zero(tangent) else tangent
 
 
 def internal(tangent: Any) -> Any:
-    """A tangent whose symbolic zero, if it is one, is of the kind that rules of JAX take."""
+    """Return a tangent whose symbolic zero, if it is one, is of the kind that rules of JAX take."""
     return _jax.Zero(tangent.aval) if is_zero(tangent) else tangent
 
 
 def zero_tangent(value: Any) -> Any:
-    """The symbolic zero tangent of a value."""
+    """Return the symbolic zero tangent of a value."""
     return _jax.Zero(jax.typeof(value).to_tangent_aval())
 
 

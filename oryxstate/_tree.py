@@ -83,7 +83,7 @@ def _dtype(dtype: Any) -> Any:
 
 
 def make_array_spec(value: Any) -> Any:
-    """The `ArraySpec` of each leaf of a pytree: arrays, scalars, `jax.ShapeDtypeStruct`s, specs.
+    """Return the `ArraySpec` of each leaf: arrays, scalars, `jax.ShapeDtypeStruct`s, specs.
 
     Raises:
         TypeError: if a leaf has no shape and dtype, naming its path.
@@ -104,22 +104,22 @@ def _leaf_spec(path: tuple, leaf: Any) -> ArraySpec:
         leaf = jnp.result_type(leaf), ()
         return ArraySpec(leaf[1], leaf[0])
     if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
-        raise TypeError(f"{keystr(path) or 'the value'} is no array and has no shape: {leaf!r}")
+        raise TypeError(f"{keystr(path) or 'the value'} is not an array and has no shape: {leaf!r}")
     return ArraySpec(leaf.shape, leaf.dtype)
 
 
 def abstract(value: Any) -> Any:
-    """The same pytree with `jax.ShapeDtypeStruct` leaves, as `jax.eval_shape` wants them."""
+    """Return the pytree with `jax.ShapeDtypeStruct` leaves, as `jax.eval_shape` wants them."""
     return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype), make_array_spec(value))
 
 
 def keystr(path: tuple) -> str:
-    """A key path as one writes it: `encoder.layers[3].norm`."""
+    """Return a key path as one writes it: `encoder.layers[3].norm`."""
     return jax.tree_util.keystr(path).removeprefix(".")
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
-    """The arrays of a model by path, for looking at them and for saving them.
+    """Return the arrays of a model by path, for looking at them and for saving them.
 
     Args:
         tree: a module, or any pytree.
@@ -141,7 +141,7 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def is_array(value: Any) -> bool:
-    """Whether JAX computes with it: an array, a NumPy array or scalar, or the shape of one."""
+    """Tell whether JAX computes with it: an array, a NumPy array or scalar, or the shape of one."""
     if isinstance(value, jax.Array | jax.ShapeDtypeStruct):
         return True
     return isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in "OSUMm"
@@ -176,12 +176,12 @@ def _is_none(value: Any) -> bool:
 
 
 def is_spec(value: Any) -> bool:
-    """Whether a value stands for an array that need not exist."""
+    """Tell whether a value stands for an array that need not exist."""
     return isinstance(value, ArraySpec | jax.ShapeDtypeStruct)
 
 
 def conform(value: Any, avals: tuple, treedef: Any, where: str) -> tuple:
-    """The leaves of `value` with the types of `avals`: what a variable may be given.
+    """Return the leaves of `value` with the types of `avals`: what a variable may be given.
 
     Python scalars and weakly typed values are cast, as in arithmetic with it; nothing else.
 
@@ -218,7 +218,7 @@ def conform_leaf(leaf: Any, aval: Any, where: str) -> Any:
 
 
 def _from_host(leaf: Any, aval: Any, where: str) -> Any:
-    """An array of a Python scalar or a NumPy array, which has the value that it had.
+    """Return an array of a Python scalar or a NumPy array, which has the value that it had.
 
     Raises:
         ValueError: if the dtype of `aval` cannot hold the value.
@@ -235,7 +235,7 @@ def _from_host(leaf: Any, aval: Any, where: str) -> Any:
 
 
 def _holds(dtype: Any, value: Any) -> bool:
-    """Whether no number overflows in a dtype; true where there is no number to speak of."""
+    """Tell whether no number overflows in a dtype; true where there is nothing to overflow."""
     if not jnp.issubdtype(dtype, jnp.number):
         return True
     if jnp.issubdtype(dtype, jnp.integer):

@@ -46,7 +46,7 @@ def relu(x: jax.Array) -> jax.Array:
 
 
 class Affine(eqx.Module):
-    """An Equinox child, with leaves that are no arrays."""
+    """An Equinox child, with leaves that are not arrays."""
 
     weight: jax.Array
     activation: Any

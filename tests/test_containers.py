@@ -107,11 +107,11 @@ def test_a_module_that_stands_twice_in_a_container_is_two_values():
 @pytest.mark.parametrize(("empty", "kind"), [((), "tuple"), ([], "list"), ({}, "dict")])
 def test_empty_containers_are_errors(empty, kind):
     for run in (ox.call_and_update, ox.call, ox.update):
-        with pytest.raises(ValueError, match=f"empty {kind} is no model"):
+        with pytest.raises(ValueError, match=f"empty {kind} is not a model"):
             run(empty, 1.0)
-    with pytest.raises(ValueError, match=f"empty {kind} is no model"):
+    with pytest.raises(ValueError, match=f"empty {kind} is not a model"):
         ox.init(empty)
-    with pytest.raises(ValueError, match=f"empty {kind} is no model"):
+    with pytest.raises(ValueError, match=f"empty {kind} is not a model"):
         ox.spec(empty)(ox.ArraySpec(3))
 
 

@@ -102,7 +102,7 @@ def test_new_state_has_the_natural_derivative(custom):
 
 
 def live_in_backward(m, x, _):
-    """The rule for the way back reads the state with which the function was called."""
+    """The rule for the backward pass reads the state with which the function was called."""
     run = jax.custom_vjp(lambda x: m.h * x)
     run.defvjp(lambda x: (m.h * x, None), lambda _, bar: (m.h * bar,))
     y = run(x)

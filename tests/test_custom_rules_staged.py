@@ -120,7 +120,7 @@ def test_derivative_of_a_write_that_it_reads_is_refused_inside_a_call():
 @pytest.mark.parametrize("stage", ["plain", "jit", "checkpoint", "cond"])
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_module_among_the_residuals(stage, inside):
-    """The backward pass reads it, and calls it: it starts from the state of the way there."""
+    """The backward pass reads it, and calls it: it starts from the state of the forward pass."""
 
     def function(m, p, q):
         run = jax.custom_vjp(lambda m, p, q: m(p, q))

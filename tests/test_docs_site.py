@@ -14,7 +14,7 @@ from oryxstate.testing import LAWS
 
 
 def load(name):
-    """A file of `docs` that is no module of a package."""
+    """A file of `docs` that is not a module of a package."""
     spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -56,4 +56,5 @@ def test_names_in_backticks_become_links():
     text = "`ox.grad`, `nn.Dense.of(3)`, [`nn.RNN` here](x.md), `ox.none`\n\n# `ox.grad`\n"
     block = "```python\n`ox.grad`\n```\n"
     expected = "[`ox.grad`][oryxstate.grad], [`nn.Dense.of(3)`][oryxstate.nn.Dense], "
+    assert links.link_names("`oryxstate.nn`") == "`oryxstate.nn`"  # a module has no page of its own
     assert links.link_names(text + block) == expected + (text + block).split(", ", 2)[2]

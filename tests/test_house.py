@@ -1,5 +1,6 @@
 """The files around the package: versions that agree, workflows, and what CONTRIBUTING names."""
 
+import importlib.util
 import re
 import tomllib
 from pathlib import Path
@@ -66,3 +67,43 @@ def test_the_page_on_architecture_shows_the_layers():
     drawn = page.split("```text\n")[1].split("```")[0]
     layers = [set(names) for names in reversed(test_architecture.LAYERS)]
     assert [set(line.split()) for line in drawn.splitlines()] == layers
+
+
+# Prose --------------------------------------------------------------------------------------------
+
+
+def prose():
+    spec = importlib.util.spec_from_file_location("prose", ROOT / ".ci/prose.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("subject", "wrong"),
+    [
+        ("Thread state through linear calls", ""),
+        ("Thread state through linear calls\n\nSince they hold it.\n", ""),
+        ("x" * 73, "the subject has 73 characters"),
+        ("Fixes the scan", "begins with 'Fixes'"),
+        ("Adding a layer", "begins with 'Adding'"),
+        ("add a layer", "does not begin with a capital"),
+        ("Add a layer.", "ends with a full stop"),
+        ("Add a layer\nand a law", "line below the subject"),
+        ("", "does not begin with a capital"),
+    ],
+)
+def test_the_hook_for_subjects_of_commits(subject, wrong, tmp_path, capsys):
+    (tmp_path / "message").write_text(subject)
+    assert prose().main(["--message", str(tmp_path / "message")]) == bool(wrong)
+    assert (wrong or "nothing to mend") in capsys.readouterr().out
+
+
+def test_phrases_are_found_with_their_place(tmp_path, monkeypatch, capsys):
+    check = prose()
+    monkeypatch.setattr(check, "ROOT", tmp_path)
+    (tmp_path / "page.md").write_text("A fine line.\nWhat " + "is " + "no array is refused.\n")
+    assert check.main([]) == 1
+    assert capsys.readouterr().out == "page.md:2: 'is no': write 'is not a ...'\n"
+    (tmp_path / "page.md").write_text("There is no array here.\n")
+    assert check.main([]) == 0

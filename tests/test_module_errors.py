@@ -50,7 +50,12 @@ def test_the_path_of_a_leaf_deep_in_a_field():
 
 def test_arrays_of_text_and_objects_are_none():
     for value in (np.array(["a"]), np.array([None]), np.datetime64("2020-01-01")):
-        error(TypeError, "`inner` of Box", "no array", make=lambda v=value: Box(v))
+        error(
+            TypeError,
+            "`inner` of Box",
+            "JAX does not take as an array",
+            make=lambda v=value: Box(v),
+        )
 
 
 def test_numpy_arrays_are_arrays():

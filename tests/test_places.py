@@ -79,7 +79,7 @@ def test_a_jitted_function_that_is_given_the_module():
 
 
 def test_a_stray_value_in_another_root_call():
-    """Put together again there, it stands for nothing, be it at the same level and path."""
+    """Put together again there, it stands for nothing, even at the same level and path."""
     stray = kept(values)
     for again in (lambda m: m, values, lambda m: jax.tree.unflatten(*jax.tree.flatten(m)[::-1])):
         with pytest.raises(ox.EffectError, match=ENDED):

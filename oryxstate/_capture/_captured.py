@@ -69,7 +69,7 @@ class _Capture(Watch):
         """Everything that was collected."""
         found = Captured()
         for name, values in self.frame.sown.items():
-            if name.field == "gradients":  # on the way back the last call comes first
+            if name.field == "gradients":  # in the backward pass the last call comes first
                 outputs = self.frame.sown.get(name._replace(field="outputs"), [])
                 forms = [form for _, form in outputs]
                 values = _aligned(values[::-1], forms)
@@ -88,7 +88,7 @@ def _array(leaf: Any) -> Any:
 def _aligned(values: list, forms: list[_sown.Form]) -> list:
     """Cotangents with the axes of loops and examples in the order in which the outputs have them.
 
-    The way back of a mapped loop is a loop over mapped values.
+    The backward pass of a mapped loop is a loop over mapped values.
     """
     return (
         [
@@ -115,7 +115,7 @@ _SOWN = "sown "  # no kind has a name with a space
 
 
 def tapped(out: Any, watch: Callable[[Any], None]) -> Any:
-    """Return the same value, whose cotangent is watched on the way back."""
+    """Return the same value, whose cotangent is watched in the backward pass."""
     leaves, treedef = jax.tree.flatten(out)
     arrays = ((i, x) for i, x in enumerate(leaves) if _tree.is_array(x))
     at = [i for i, x in arrays if jnp.issubdtype(x.dtype, jnp.inexact)]

@@ -86,7 +86,7 @@ class _Interception(Watch):
 
 
 def _like(new: Any, old: Any, path: str) -> Any:
-    """An edited output of the same structure, shapes and dtypes as the output."""
+    """Return an edited output of the same structure, shapes and dtypes as the output."""
     structures = jax.tree.structure(new), jax.tree.structure(old)
     shapes = [
         [(jnp.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(tree)] for tree in (new, old)

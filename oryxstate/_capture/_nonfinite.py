@@ -28,9 +28,9 @@ class Nonfinite:
     Attributes:
         path: of the module; empty for the model itself.
         kind: "output" if the module made it from finite inputs; "input" if it came with the
-            arguments, from the code around; "gradient" if the derivative of the module made it on
-            the way back, or handed it over; "result" if only what the function returns at this path
-            is not finite, such as the derivative with respect to a parameter.
+            arguments, from the code around; "gradient" if the derivative of the module made it in
+            the backward pass, or handed it over; "result" if only what the function returns at
+            this path is not finite, such as the derivative with respect to a parameter.
         iteration: the index in each loop around the module, outermost first.
         example: the index in each `vmap` and mesh axis around it.
     """
@@ -91,7 +91,7 @@ def find_nonfinite(function: Callable[..., Any], *args: Any, **kwargs: Any) -> N
 
 
 def _differentiated(model: Any, *args: Any, **kwargs: Any) -> Any:
-    """The gradient of the sum of a model's outputs, or its output if there is none."""
+    """Return the gradient of the sum of a model's outputs, or its output if there is none."""
 
     def total(model: Any) -> Any:
         leaves = jax.tree.leaves(_api.call(model, *args, **kwargs))
@@ -160,7 +160,7 @@ def _first(function: Callable[..., Any], args: tuple, kwargs: dict, gradients: b
 
 
 def _in_result(out: Any) -> Nonfinite | None:
-    """Derivatives with respect to parameters pass no call of a module."""
+    """Look at derivatives with respect to parameters, which pass no call of a module."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(out)[0]:
         if _is_float(leaf) and not jnp.isfinite(leaf).all():
             return Nonfinite(_tree.keystr(path), "result")

@@ -22,7 +22,7 @@ class Selected:
         self._patterns = [_patterns.segments(part) for part in self.parts if isinstance(part, str)]
 
     def holds(self, path: str, module: Any) -> bool:
-        """Whether a module at a path is meant."""
+        """Tell whether a module at a path is meant."""
         keys = _patterns.keys_of(path) if path else ()
         return any(
             _patterns.matches(pattern, keys, exactly=True) for pattern in self._patterns
@@ -53,7 +53,7 @@ def _parts(selection: Any) -> list:
 
 
 def nearest(selected: Selected, seen: Sequence[str]) -> str:
-    """What the author of a path may have meant, of the paths that were called."""
+    """Return what the author of a path may have meant, of the paths that were called."""
     strings = [part for part in selected.parts if isinstance(part, str)]
     found = [name for text in strings for name in _patterns.near_misses(text, list(seen))]
     if found:

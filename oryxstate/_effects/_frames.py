@@ -168,7 +168,7 @@ def show(avals: tuple) -> str:
 
 
 def shape_error(name: Name, held: tuple, given: tuple, verb: str) -> EffectError:
-    """The error for a module whose leaves are not those of its place in the root call."""
+    """Return the error for a module whose leaves are not those of its place in the root call."""
     return EffectError(
         f"state '{name}' is {show(held)} in the root call but {show(given)} where it is {verb}. "
         "A module that is sliced or reshaped on its way into a loop or a function no longer "
@@ -215,7 +215,7 @@ def within_call() -> bool:
 
 
 def active() -> bool:
-    """Tell whether any frame is open in this thread, be it that of a replay or a capture."""
+    """Tell whether any frame is open in this thread, that of a replay or of a capture included."""
     return bool(_stack.frames)
 
 

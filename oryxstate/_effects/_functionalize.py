@@ -286,7 +286,7 @@ class ThreadedVariables:
 
 
 def _carried(name: Name, use: Use, args: Sequence) -> tuple[_frames.Leaves, bool]:
-    """The leaves that a module at hand carries for a variable, and whether they are a stack."""
+    """Return the leaves that a module carries for a variable, and whether they are a stack."""
     refs = tuple(args[i] for i in use.refs)
     for ref in refs:
         if isinstance(ref, Part):
@@ -298,7 +298,7 @@ def _carried(name: Name, use: Use, args: Sequence) -> tuple[_frames.Leaves, bool
 
 
 def partial_error(name: Name, part: Part) -> EffectError:
-    """The error for state of a module of which a body sees only a part."""
+    """Return the error for state of a module of which a body sees only a part."""
     return EffectError(
         f"state '{name}' belongs to a module that {part.how}, so inside it no longer stands for "
         "its place in the root call. Call it explicitly, "

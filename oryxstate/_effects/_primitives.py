@@ -117,7 +117,7 @@ def read(name: Name, avals: tuple, refs: Leaves = (), identity: int | None = Non
         EffectError: if another root call holds a variable of this name.
     """
     frame = _frames.find(_jax.current_trace(), name)
-    if frame is not None and not refs:  # what `bind` would come to, without the way there
+    if frame is not None and not refs:  # what `bind` would come to, without the steps between
         return _handle_variable(frame, (), var=name, avals=avals, declare=None, identity=identity)
     params = {"var": name, "avals": None if refs else avals, "declare": None, "staged": False}
     return tuple(variable_p.bind(*refs, identity=identity, **params))
@@ -283,7 +283,7 @@ def _onto_axis(leaf, dim, own, shape):
 
 
 def _unmapped(leaves, dims, own_dims):
-    """The types of leaves as their variable holds them."""
+    """Return the types of leaves as their variable holds them."""
     avals = [jax.typeof(leaf) for leaf in leaves]
     return tuple(
         aval if dim is None or own is not None else _without_axis(aval, dim)
@@ -296,7 +296,7 @@ def _without_axis(aval, dim):
 
 
 def _added(now, written, seen):
-    """The current value, and the sum of what the examples add to what each of them saw."""
+    """Return the current value, and the sum of what the examples add to what each of them saw."""
     (new, dim), (old, old_dim) = written, seen
     changes = jax.vmap(jnp.subtract, (dim, old_dim))(new, old)
     total = jnp.add(now, jnp.sum(changes, axis=0, dtype=changes.dtype))

@@ -46,7 +46,7 @@ class Form(NamedTuple):
     axes: tuple[int | None, ...] = ()
 
     def stacked(self, loop: int | None) -> Form:
-        """The form with one more axis in front."""
+        """Return the form with one more axis in front."""
         return Form(self.treedef, (loop, *self.axes))
 
     @property
@@ -55,7 +55,7 @@ class Form(NamedTuple):
         return isinstance(jax.tree.unflatten(self.treedef, [0] * self.treedef.num_leaves), Maybe)
 
     def maybe(self) -> Form:
-        """The form of such a value, of which the last leaf says whether there is one."""
+        """Return the form of such a value, of which the last leaf says whether there is one."""
         if self.is_maybe:
             return self
         value = jax.tree.unflatten(self.treedef, [0] * self.treedef.num_leaves)

@@ -36,7 +36,7 @@ def refuse_state_inside(primitive: Any, params: dict) -> None:
 
 
 def no_rule(name: Name, primitive: Any) -> EffectError:
-    """The error for state inside a primitive that is not known."""
+    """Return the error for state inside a primitive that is not known."""
     return EffectError(
         f"state '{name}' is used inside the JAX primitive `{primitive}`, for which oryxstate has "
         "no rule, so an update would be lost. If it is only read, hand on the value, "

@@ -59,14 +59,14 @@ def keep(trace: _jax.Trace, name: Any, out: Sequence) -> None:
 
 
 def meaningful(trace: Any, name: Any) -> Any:
-    """The first trace at or below `trace` that does more than watch: nested roots only watch."""
+    """Return the first trace at or below `trace` that does more than watch, as nested roots do."""
     while isinstance(trace, _jax.ForwardingTrace) and _frames.find(trace, name) is None:
         trace = _jax.parent(trace)
     return trace
 
 
 def _landing(trace: Any, name: Any) -> Any:
-    """The frame that handles a write under `trace`, or the trace that stages it."""
+    """Return the frame that handles a write under `trace`, or the trace that stages it."""
     trace = meaningful(trace, name)
     while _jax.wraps_parent(trace) and _frames.find(trace, name) is None:
         trace = meaningful(_jax.parent(trace), name)

@@ -72,14 +72,14 @@ class _Mark(str):
 
     @classmethod
     def of(cls, name: str | None, path: str) -> _Mark:
-        """The name of a module at a path."""
+        """Return the name of a module at a path."""
         mark = cls(name or "")
         mark.path = path
         return mark
 
 
 def _marked(model: T) -> T:
-    """The model, each module in it marked with its path."""
+    """Return the model, each module in it marked with its path."""
     marks = {}
     for place in places(model):
         if place.kind == STATIC and not place.is_leaf and _NAME.search(place.path):
@@ -140,7 +140,7 @@ Count = Callable[[], int | None]
 
 
 def _cost(written: Any, module: Any, args: tuple, kwargs: dict) -> Callable[[], Count]:
-    """What prepares, inside the trace, to count the operations of a call outside."""
+    """Return what prepares, inside the trace, to count the operations of a call outside."""
 
     def called(module: Any, args: tuple, keywords: dict) -> Any:
         whole = written.__name__ == "call_and_update"
@@ -150,7 +150,7 @@ def _cost(written: Any, module: Any, args: tuple, kwargs: dict) -> Callable[[], 
 
 
 def _cost_batched(live: Any, args: tuple, kwargs: dict) -> Callable[[], Count]:
-    """The same for a layer that sees all examples: it sees one."""
+    """Return the same for a layer that sees all examples: it sees one."""
 
     def called(module: Any, args: tuple, keywords: dict) -> Any:
         arrays, static = eqx.partition(args, _tree.is_array)
@@ -172,7 +172,7 @@ def _later(called: Any, module: Any, args: tuple, kwargs: dict) -> Count:
 
 
 def _given(module: Any) -> dict[str, Any]:
-    """The keywords that reach a module from the calls around it, and that something in it takes."""
+    """Return the keywords that reach a module from calls around it and that it takes inside."""
     place = module.__dict__.get(_pytree.PLACE)
     if place is None:
         scope = _pytree.scope_of(module)

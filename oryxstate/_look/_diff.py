@@ -99,7 +99,7 @@ def _held(tree: Any) -> Iterable[Place]:
 
 
 def _classes(a: Any, b: Any) -> Iterable[Difference]:
-    """The modules and containers of which another class stands in the other tree."""
+    """Yield the modules and containers of which another class stands in the other tree."""
     ours, theirs = ({path: type(node) for path, node, _ in nodes(tree)} for tree in (a, b))
     for path, cls in ours.items():
         other = theirs.get(path, cls)
@@ -150,7 +150,7 @@ def _values(path: str, a: Any, b: Any) -> list[Difference]:
 
 
 def _numbers(value: Any) -> np.ndarray:
-    """The array with nothing rounded: integers as they are, else in double precision."""
+    """Return the array with nothing rounded: integers as they are, else in double precision."""
     value = np.asarray(value)
     if value.dtype.kind in "iu":
         return value

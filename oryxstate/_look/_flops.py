@@ -32,7 +32,7 @@ def _of_jaxpr(jaxpr: Any) -> float | None:
 
 
 def _counted_once(jaxpr: Any) -> float | None:
-    """What XLA counts."""
+    """Return what XLA counts."""
     avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in _jaxprs.invars(jaxpr)]
     lowered = jax.jit(lambda *args: _jaxprs.evaluate(jaxpr, args)).lower(*avals)
     analysis = lowered.cost_analysis()
@@ -40,7 +40,7 @@ def _counted_once(jaxpr: Any) -> float | None:
 
 
 def _missed(jaxpr: Any) -> float:
-    """What XLA leaves out, which counts each loop once."""
+    """Return what XLA leaves out, which counts each loop once."""
     return sum(map(_missed_in, _jaxprs.equations(jaxpr)))
 
 
@@ -56,7 +56,7 @@ def _missed_in(equation: Any) -> float:
 
 
 def _computations(equation: Any) -> Iterator[Any]:
-    """The jaxprs among the parameters of an equation."""
+    """Yield the jaxprs among the parameters of an equation."""
     for value in equation.params.values():
         for each in value if isinstance(value, tuple) else (value,):
             if hasattr(each, "eqns") or hasattr(getattr(each, "jaxpr", None), "eqns"):

@@ -15,7 +15,7 @@ from oryxstate._module import _foreign, _pytree
 
 
 def text(module: Any, width: int = 80) -> str:
-    """A module as its class and fields: arrays by dtype and shape, functions by name.
+    """Return a module as its class and fields: arrays by dtype and shape, functions by name.
 
     Equal members that stand one after another in a list or a tuple are shown once, with their
     number.
@@ -40,7 +40,7 @@ def _document(value: Any) -> Any:
 
 
 def _runs(members: Any) -> Any:
-    """The members of a list or a tuple, each run of equal ones once."""
+    """Return the members of a list or a tuple, each run of equal ones once."""
     documents = []
     for document, run in itertools.groupby(_documents(members)):
         count = len(list(run))
@@ -76,7 +76,7 @@ def _likeness(member: Any) -> Any:
 
 
 def draw(module: Any, path: str | None, subtree: Callable[..., Any]) -> Any:
-    """What treescope draws: the fields, each marked with its kind.
+    """Return what treescope draws: the fields, each marked with its kind.
 
     Args:
         module: the module.

@@ -111,7 +111,7 @@ def summary(model: Any, *inputs: Any, depth: int | None = None, **keywords: Any)
 
 
 def _is_made(model: Any) -> bool:
-    """Whether there is nothing to initialize in a model."""
+    """Tell whether there is nothing to initialize in a model."""
     leaves = jax.tree.leaves(model, is_leaf=_pytree.is_module)
     ready = [_pytree.is_module(leaf) or _tree.is_array(leaf) for leaf in leaves]
     return any(ready) if callable(model) else all(ready)

@@ -21,7 +21,7 @@ def _cells(row: Any) -> tuple[str, ...]:
 
 
 def rich_table(rows: Sequence[Any]) -> Any:
-    """A table of rich.
+    """Return a table of rich.
 
     Raises:
         ImportError: if rich is not installed.
@@ -37,7 +37,7 @@ def rich_table(rows: Sequence[Any]) -> Any:
 
 
 def text(rows: Sequence[Any]) -> str:
-    """The table as plain text, as wide as it has to be.
+    """Return the table as plain text, as wide as it has to be.
 
     Raises:
         ImportError: if rich is not installed.
@@ -51,7 +51,7 @@ def text(rows: Sequence[Any]) -> str:
 
 
 def html(rows: Sequence[Any]) -> str:
-    """The table as HTML, which needs no package."""
+    """Return the table as HTML, which needs no package."""
     head = "".join(f"<th>{name}</th>" for name in HEAD)
     body = "".join(f"<tr>{''.join(_html_cells(row))}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -12,7 +12,7 @@ from oryxstate._module._pytree import AUX, PLACE, REST
 
 
 def read(module: Any, name: str) -> Any:
-    """A field that is not in the `__dict__`: state of a live module, a split child.
+    """Return a field that is not in the `__dict__`: state of a live module, a split child.
 
     Raises:
         AttributeError: for any other name.
@@ -28,7 +28,7 @@ def read(module: Any, name: str) -> Any:
 
 
 def fields_first(written: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
-    """An author's `__getattr__`, which is not asked for fields."""
+    """Return an author's `__getattr__`, which is not asked for fields."""
 
     @functools.wraps(written)
     def __getattr__(self: Any, name: str) -> Any:

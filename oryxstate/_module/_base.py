@@ -74,7 +74,7 @@ class Module(metaclass=_construct.ModuleMeta):
 
     @classmethod
     def __misused__(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
-        """The text of a better error for arguments that are not the fields, if there is one."""
+        """Return a better error text for arguments that are not the fields, if there is one."""
         return None
 
     # Frozen -----------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class Module(metaclass=_construct.ModuleMeta):
     # A container of variables -----------------------------------------------------------------
 
     def variables(self) -> dict[str, Any]:
-        """The variables of this module by name: its params, its state and its children.
+        """Return the variables of this module by name: its params, its state and its children.
 
         A child stands under its `name` if it has one, else under the name of its field.
 
@@ -152,7 +152,7 @@ class Module(metaclass=_construct.ModuleMeta):
         return found
 
     def flatten(self) -> tuple[tuple[Any, ...], Any]:
-        """The data of this module, one value per field, and everything static about it."""
+        """Return the data of this module, one value per field, and everything static about it."""
         module = _pytree.value_of(self)
         return tuple(_pytree.stored(module, name) for name in self.__layout__.data), _pytree.aux_of(
             module
@@ -160,7 +160,7 @@ class Module(metaclass=_construct.ModuleMeta):
 
     @classmethod
     def unflatten(cls, static_data: Any, xs: tuple[Any, ...]) -> Self:
-        """The module that `flatten` took apart, with other data if wanted. Nothing is checked."""
+        """Put together what `flatten` took apart, also with other data; nothing is checked."""
         example = jax.tree.structure(object.__new__(cls)._with(static_data, xs))
         return jax.tree.unflatten(example, jax.tree.leaves(xs))
 
@@ -171,7 +171,7 @@ class Module(metaclass=_construct.ModuleMeta):
         return self
 
     def replace(self, **fields: Any) -> Self:
-        """A copy with other values in some fields.
+        """Return a copy with other values in some fields.
 
         Args:
             **fields: the new values, converted and checked as in construction.
@@ -239,7 +239,7 @@ class Module(metaclass=_construct.ModuleMeta):
                 Python scalars and weakly typed values are cast.
 
         Raises:
-            EffectError: outside a root call, or if this module is no part of it.
+            EffectError: outside a root call, or if this module is not a part of it.
             AttributeError: for a field that is not declared `ox.state()`.
             ValueError: for a value of another structure, shape or dtype.
         """
@@ -271,15 +271,15 @@ class Module(metaclass=_construct.ModuleMeta):
         raise NotImplementedError(_derive.nothing_written(self, "__call__"))
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """The output: what authors write."""
+        """Return the output: what authors write."""
         raise NotImplementedError(_derive.nothing_written(self, "call"))
 
     def call_and_update(self, *args: Any, **kwargs: Any) -> tuple[Any, Self]:
-        """The output, and this module with the state that the call left."""
+        """Return the output, and this module with the state that the call left."""
         raise NotImplementedError(_derive.nothing_written(self, "call_and_update"))
 
     def update(self, *args: Any, **kwargs: Any) -> Self:
-        """This module with the state that the call left."""
+        """Return this module with the state that the call left."""
         raise NotImplementedError(_derive.nothing_written(self, "update"))
 
 

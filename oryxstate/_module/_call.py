@@ -146,7 +146,7 @@ def _is_numbers(arg: Any) -> bool:
 def root_of_rule(
     rule: Callable[..., Any], module: Any, args: tuple, kwargs: dict, path: str = ""
 ) -> Any:
-    """A root call of a module whose author wrote `call_and_update`: `(output, updated module)`.
+    """Run a root call of a module whose author wrote `call_and_update`: `(output, updated module)`.
 
     What the rule returns changed is as it says; the rest is as the calls inside it left it. `path`
     is where the module stands in the model, for messages.
@@ -195,7 +195,7 @@ def _run_rule(rule: Callable[..., Any], before: Any, live: Any, args: tuple, kwa
 
 
 def _same_type(new: Any, old: Any, kind: str) -> Any:
-    """An update with the structure, shapes, dtypes and weak types of what it updates."""
+    """Return an update with the structure, shapes, dtypes and weak types of what it updates."""
     if _pytree.is_module(new):
         new = _pytree.value_of(new)
     treedef = jax.tree.structure(old)

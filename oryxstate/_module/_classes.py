@@ -55,7 +55,7 @@ def _set_attributes(cls: Any, root: Any) -> None:
 
 
 def written(cls: type, names: tuple[str, ...], root: type) -> tuple[type, dict[str, Any]] | None:
-    """What an author wrote of these names for a class: in it, or in a mixin before `root`.
+    """Return what an author wrote of these names for a class: in it, or in a mixin before `root`.
 
     Returns:
         The class with the attributes, and these by name; None if `cls` inherits them from a module.
@@ -118,7 +118,7 @@ def _own_fields(base: type) -> set[str]:
 
 
 def _gives_way(attribute: Any, owner: type, position: int, field: int) -> bool:
-    """Whether a field is meant to replace an attribute: one that is abstract, or a constant."""
+    """Tell whether a field is meant to replace an attribute, which is abstract or a constant."""
     if _is_abstract(attribute):
         return position > 0
     constant = not hasattr(attribute, "__get__") and owner.__module__.partition(".")[0] != LIBRARY

@@ -63,7 +63,7 @@ def _check_keywords(cls: Any, kwargs: dict[str, Any]) -> None:
 
 
 def unknown_field(cls: Any, key: str, known: Any) -> str:
-    """The text of the error for a field that is not there, with the nearest one that is."""
+    """Return the text of the error for a field that is not there, with the nearest one that is."""
     near = difflib.get_close_matches(key, list(known), n=1)
     hint = f" Did you mean `{near[0]}`?" if near else ""
     return f"{cls.__name__} has no field `{key}`.{hint} Its fields are: {', '.join(known)}."
@@ -89,7 +89,7 @@ def seal(module: Any) -> None:
 
 
 def split_and_freeze(module: Any) -> None:
-    """Move what is no data out of its children, and set what JAX compares: the module is frozen."""
+    """Move what is not data out of its children, and set what JAX compares in a frozen module."""
     _pytree.register(type(module))
     d, rests = module.__dict__, []
     for name in module.__layout__.children:
@@ -125,7 +125,7 @@ def set_default(module: Any, field: dataclasses.Field) -> bool:
 
 
 def convert(info: FieldInfo, value: Any) -> Any:
-    """The value that a field keeps."""
+    """Return the value that a field keeps."""
     value = value if info.converter is None else info.converter(value)
     return by_value(value) if info.is_static else value
 
@@ -178,21 +178,21 @@ def check_data(module: Any, name: str, value: Any) -> None:
             name, kind = getattr(leaf, "__name__", repr(leaf)), type(leaf).__name__
             raise TypeError(_FUNCTION.format(at=at, name=name, kind=kind))
         raise TypeError(
-            f"{at} holds {leaf!r} of type {type(leaf).__name__}, which is no array. If it is "
-            "configuration, declare the field `ox.static()`; if it is a number to compute with, "
-            "make it an array, `converter=jnp.asarray`."
+            f"{at} holds {leaf!r} of type {type(leaf).__name__}, which JAX does not take as an "
+            "array. If it is configuration, declare the field `ox.static()`; if it is a number to "
+            "compute with, make it an array, `converter=jnp.asarray`."
         )
 
 
 _FUNCTION = (
-    "{at} holds the function `{name}` of type {kind}, which is no array. Make it a layer, "
+    "{at} holds the function `{name}` of type {kind}, which is not an array. Make it a layer, "
     "`nn.Lambda({name})`, which is called as other modules are; or if the field is configuration, "
     "declare it `ox.static()`."
 )
 
 
 def check_value(module: Any, name: str, value: Any) -> Any:
-    """A new value for a field of a sealed module, converted and checked.
+    """Return a new value for a field of a sealed module, converted and checked.
 
     Raises:
         TypeError: naming class and field.

@@ -41,11 +41,11 @@ def derive_calls(cls: Any, root: type) -> None:
     cls.call, cls.call_and_update = call, call_and_update = derived(function)
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
-        """The output; open to keywords, since those that `call` needs may come from the root."""
+        """Return the output; keywords that `call` needs may come from the root."""
         return call(self, *args, **kwargs)
 
     def update(self: Any, *args: Any, **kwargs: Any) -> Any:
-        """This module with the state that the call left."""
+        """Return this module with the state that the call left."""
         return call_and_update(self, *args, **kwargs)[1]
 
     cls.__call__, cls.update = __call__, update
@@ -54,7 +54,7 @@ def derive_calls(cls: Any, root: type) -> None:
 
 
 def _keywords_of(cls: Any, function: Callable[..., Any]) -> dict[str, bool]:
-    """The keywords that a call takes, and those that a call of a base takes, by `super()`."""
+    """Return the keywords that a call takes, and those that the call of a base takes."""
     bases = [vars(base).get("__keywords__") for base in reversed(cls.__mro__)]
     names = [name for base in bases if isinstance(base, dict) for name in base]
     return {**dict.fromkeys(names, False), **_takes.taken_by(function).keyword_only}
@@ -115,7 +115,7 @@ def _derived_from_call(written: Callable[..., Any]) -> tuple[Callable[..., Any],
             raise
 
     def call_and_update(self: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """The output, and this module with the state that the call left."""
+        """Return the output, and this module with the state that the call left."""
         return _call.root(partial(_hook.around, run), self, args, kwargs, taken=taken)
 
     return call, call_and_update
@@ -129,7 +129,7 @@ def _derived_from_rule(written: Callable[..., Any]) -> tuple[Callable[..., Any],
         return _call.root_of_rule(written, self, args, kwargs)
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        """The output of `call_and_update`."""
+        """Return the output of `call_and_update`."""
         live = _live.resolve(self)
         if live is not None:
             if kwargs:
@@ -146,7 +146,7 @@ def _derived_from_rule(written: Callable[..., Any]) -> tuple[Callable[..., Any],
 
 
 def not_in_root(module: Any, fields: Iterable[str]) -> str:
-    """The text of the error for state that is not part of a root call."""
+    """Return the text of the error for state that is not part of a root call."""
     kind, fields = type(module).__name__, list(fields)
     scope = _pytree.scope_of(module)
     if scope is not None:
@@ -167,7 +167,7 @@ def not_in_root(module: Any, fields: Iterable[str]) -> str:
 
 
 def nothing_written(module: Any, name: str) -> str:
-    """The text of the error for a class without a call, also for one that asks `super()` for it."""
+    """Return the error text for a class without a call, also if it asks `super()` for one."""
     kind = type(module).__name__
     if type(module).__call__.__module__ == __name__:  # it is derived
         return (

@@ -49,7 +49,7 @@ class FieldInfo(NamedTuple):
 
 
 def info(field: dataclasses.Field) -> FieldInfo:
-    """The specifier of a dataclass field."""
+    """Return the specifier of a dataclass field."""
     return field.metadata.get(_KEY, FieldInfo())
 
 
@@ -70,7 +70,7 @@ def _field(kind: Kind, converter: Any, options: dict[str, Any], reduce: Any = No
 
 
 def param(*, converter: Callable[[Any], Any] | None = None, **options: Any) -> Any:
-    """A field that is learned: an array or a pytree of arrays.
+    """Declare a field that is learned: an array or a pytree of arrays.
 
     Args:
         converter: applied to every value the field is given, such as `jnp.asarray`.
@@ -96,7 +96,7 @@ def state(
     converter: Callable[[Any], Any] | None = None,
     **options: Any,
 ) -> Any:
-    """A field that calls update: an array or a pytree of arrays, of a type that never changes.
+    """Declare a field that calls update: an array or a pytree of arrays, of a fixed type.
 
     Args:
         reduce: called as `reduce(values, axis=i)` to combine the values that the examples of a
@@ -126,7 +126,7 @@ def state(
 
 
 def static(*, converter: Callable[[Any], Any] | None = None, **options: Any) -> Any:
-    """A field that is configuration: hashable, no array, fixed while JAX traces.
+    """Declare a field that is configuration: hashable, no array, fixed while JAX traces.
 
     Args:
         converter: applied to every value the field is given, such as `tuple`.
@@ -155,7 +155,7 @@ class Layout(NamedTuple):
         static: the names of static fields.
         state: the names of state fields.
         children: the names of fields without a specifier.
-        cached: the names of cached properties, which are no fields.
+        cached: the names of cached properties, which are not fields.
     """
 
     fields: dict[str, dataclasses.Field[Any]]
@@ -168,7 +168,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, module_class: type) -> Layout:
-        """The layout of a dataclass."""
+        """Return the layout of a dataclass."""
         fields = {f.name: f for f in dataclasses.fields(module_class)}
         infos = {name: info(f) for name, f in fields.items()}
 

@@ -31,7 +31,7 @@ class Rest(NamedTuple):
 
 
 def split(field: str, value: Any, is_module: Any) -> tuple[Any, Rest] | None:
-    """`(data, rest)` of a child with Equinox modules that hold more than arrays, else None."""
+    """Return `(data, rest)` of a child whose Equinox modules hold more than arrays, else None."""
     if _kind() is None or not any(map(is_equinox, _nodes(value, is_module))):
         return None
     data, rest = eqx.partition(
@@ -44,13 +44,13 @@ def split(field: str, value: Any, is_module: Any) -> tuple[Any, Rest] | None:
 
 
 def join(data: Any, rest: Rest, is_module: Any) -> Any:
-    """The value of the field."""
+    """Return the value of the field."""
     static = jax.tree.unflatten(rest.treedef, rest.leaves)
     return eqx.combine(data, static, is_leaf=is_module)
 
 
 def stray(value: Any, is_module: Any) -> list[tuple[tuple, Any]]:
-    """The leaves that are no arrays and stand in no Equinox module, with their paths."""
+    """Return the leaves that are not arrays and stand in no Equinox module, with their paths."""
 
     def is_leaf(x: Any) -> bool:
         return is_module(x) or is_equinox(x)
@@ -60,7 +60,7 @@ def stray(value: Any, is_module: Any) -> list[tuple[tuple, Any]]:
 
 
 def is_equinox(value: Any) -> bool:
-    """Whether something is an Equinox module. While Equinox is not imported, nothing is."""
+    """Tell whether something is an Equinox module. While Equinox is not imported, nothing is."""
     kind = _kind()
     return kind is not None and isinstance(value, kind)
 

@@ -133,12 +133,12 @@ def _count_calls(place: Any) -> None:
 
 
 def names(module: Any, taken: Taken) -> dict[str, bool]:
-    """The keywords that a function of a module gets from calls around, and which it needs."""
+    """Return the keywords that a function of a module gets from calls around, and needs."""
     return module.__keywords__ if taken.is_open else taken.keyword_only
 
 
 def completed(module: Any, taken: Taken, args: tuple, kwargs: dict) -> dict:
-    """The keywords that a module is called with: those given to it, and those of calls around.
+    """Return the keywords of a call of a module: those given to it, and those of calls around.
 
     Args:
         module: the module.
@@ -166,13 +166,13 @@ def completed(module: Any, taken: Taken, args: tuple, kwargs: dict) -> dict:
 
 
 def _own_arrays(module: Any, place: Any) -> list:
-    """The arrays of a module itself, but for state that its root call holds."""
+    """Return the arrays of a module itself, but for state that its root call holds."""
     own, names = module.__dict__, set(module.__layout__.data) - set(module.__layout__.children)
     return [own[name] for name in sorted(names) if name in own] + list((place.refs or {}).values())
 
 
 def missing(module: Any, path: str, name: str) -> str:
-    """The text of the error for a keyword that a module needs."""
+    """Return the text of the error for a keyword that a module needs."""
     where = f" at '{path}'" if path else ""
     return (
         f"{type(module).__name__}{where} needs `{name}`. Give it where the model is called, "
@@ -181,7 +181,7 @@ def missing(module: Any, path: str, name: str) -> str:
 
 
 def _value(place: Any, name: str, mapped: Callable[[], Any]) -> Any:
-    """The value of a keyword for the module at a place."""
+    """Return the value of a keyword for the module at a place."""
     value = _given(place, name)
     if name != RNG or value is None:
         return value
@@ -189,7 +189,7 @@ def _value(place: Any, name: str, mapped: Callable[[], Any]) -> Any:
 
 
 def _given(place: Any, name: str) -> Any:
-    """The value of a keyword as it was given above the place."""
+    """Return the value of a keyword as it was given above the place."""
     for known, value, _ in place.keywords.static:
         if known == name:
             return value
@@ -214,7 +214,7 @@ def handed_down(place: Any, wanted: Collection[str]) -> tuple[dict, dict]:
 
 
 def _key_of_call(place: Any, key: Any) -> Any:
-    """The key of one call of one module."""
+    """Return the key of one call of one module."""
     _count_calls(place)  # a method that is the root call may take a key where the call does not
     count = place.read(CALLS)
     place.write(CALLS, (count + np.int32(1),))

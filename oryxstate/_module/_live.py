@@ -76,7 +76,7 @@ class Place:
         return name, self.frame.declared[name]
 
     def _origin(self, field: str) -> tuple[tuple, int | None]:
-        """What a read or write says of where the module is from: `(refs, identity)`.
+        """Return what a read or write says of where the module is from: `(refs, identity)`.
 
         There is no identity if the module is an argument of a program, which JAX may use in other
         root calls too.
@@ -186,7 +186,7 @@ def revive(module: Any) -> Any:
 def _live(
     module: Any, frame: _frames.Frame, path: str, keywords: Any, children: dict
 ) -> tuple[Any, dict]:
-    """A copy without its state, and the leaves and structure of that by field."""
+    """Return a copy without its state, and the leaves and structure of that by field."""
     scope = _pytree.Scope(frame.level, path, keywords)
     live = _pytree.with_data(module, children, scope=scope)
     live.__dict__.pop(ROOT, None)

@@ -59,7 +59,7 @@ class Extra(NamedTuple):
 
 
 def is_module(value: Any) -> bool:
-    """Whether `value` is a module of this library."""
+    """Tell whether `value` is a module of this library."""
     return hasattr(type(value), "__layout__")
 
 
@@ -177,7 +177,7 @@ def _with_scope(aux: tuple, scope: Scope | None) -> tuple:
 
 
 def value_of(module: Any) -> Any:
-    """The module with all its data in it: a live one with the current state."""
+    """Return the module with all its data in it: a live one with the current state."""
     leaves, treedef = jax.tree.flatten(module)
     return jax.tree.unflatten(treedef, leaves)
 
@@ -229,7 +229,7 @@ def with_static(module: Any, name: str, value: Any) -> Any:
 
 
 def stored(module: Any, name: str) -> Any:
-    """What a data field holds: of a split child, its arrays."""
+    """Return what a data field holds: of a split child, its arrays."""
     rest = module.__dict__.get(REST)
     return rest[name][0] if rest and name in rest else getattr(module, name)
 
@@ -267,7 +267,7 @@ def map_modules(function: Any, tree: Any, path: str) -> Any:
 
 
 def map_children(function: Any, module: Any, path: str) -> dict[str, Any]:
-    """The child fields of a module in which `function` changes a module, with their new data."""
+    """Return the child fields in which `function` changes a module, with their new data."""
     changed = {}
     for name in module.__layout__.children:
         old = stored(module, name)
@@ -287,7 +287,7 @@ def _same_leaves(old: Any, new: Any) -> bool:
 
 
 def has_state(module: Any) -> bool:
-    """Whether a call of a module may update anything in it."""
+    """Tell whether a call of a module may update anything in it."""
     return any(
         jax.tree.leaves(getattr(inner, field))
         for _, inner in modules(module)
@@ -296,7 +296,7 @@ def has_state(module: Any) -> bool:
 
 
 def state_positions(tree: Any) -> list[int]:
-    """The positions of the state of modules among the leaves of a pytree."""
+    """Return the positions of the state of modules among the leaves of a pytree."""
 
     def marked(module: Any, path: str) -> Any:
         data = map_children(marked, module, path)

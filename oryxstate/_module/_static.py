@@ -14,7 +14,7 @@ import numpy as np
 
 
 def type_key(value: Any) -> Any:
-    """What tells values apart that `==` does not: `2`, `2.0` and `True`, `0.0` and `-0.0`.
+    """Return what tells values apart that `==` does not: `2`, `2.0` and `True`, `0.0` and `-0.0`.
 
     JAX compares static values by `==` alone and would reuse the trace of one for the other.
     """
@@ -103,7 +103,7 @@ def _partial(*parts: Any) -> Partial:
 
 
 def by_value(value: Any) -> Any:
-    """A static value as it is kept: partials in it are compared by what they hold."""
+    """Return a static value as it is kept: partials in it are compared by what they hold."""
     if type(value) is tuple:
         return tuple(map(by_value, value))
     if type(value) is not functools.partial:
@@ -122,7 +122,7 @@ class ByName(NamedTuple):
 
 
 def by_name(value: Any) -> Any:
-    """A function in the form in which it can be pickled.
+    """Return a function in the form in which it can be pickled.
 
     Python pickles what `jax.jit` and `jax.custom_jvp` return (`jax.nn.relu`, `jnp.tanh`) by what
     they wrap, which is not found under its name any more; they themselves are.
@@ -137,7 +137,7 @@ def by_name(value: Any) -> Any:
 
 
 def found(value: Any) -> Any:
-    """The inverse of `by_name`."""
+    """Invert `by_name`."""
     if isinstance(value, ByName):
         return _lookup(value)
     return tuple(map(found, value)) if type(value) is tuple else value
@@ -162,7 +162,7 @@ def _has_array(value: Any) -> bool:
 
 
 def _held(function: Any) -> Iterator[Any]:
-    """The values that a function brings along: of its closure, its partial, its bound object."""
+    """Yield the values that a function holds: of its closure, its partial, its bound object."""
     seen: set[int] = set()
     todo = [function]
     while todo:

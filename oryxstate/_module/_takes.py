@@ -32,7 +32,7 @@ class Taken(NamedTuple):
     is_open: bool
 
     def accepts(self, name: str) -> bool:
-        """Whether the function can be given a keyword of this name."""
+        """Tell whether the function can be given a keyword of this name."""
         return self.is_open or name in self.names
 
 

@@ -23,7 +23,7 @@ class At(Generic[T]):
         self._tree = tree
 
     def __getitem__(self, given: Any) -> Selected[T]:
-        """The part that a selection selects: a `Selection`, a path or a class."""
+        """Return the part that a selection selects: a `Selection`, a path or a class."""
         return Selected(self._tree, selection(given))
 
     def __repr__(self) -> str:
@@ -42,7 +42,7 @@ class Selected(Generic[T]):
         self._tree, self._selection = tree, selection
 
     def paths(self) -> list[str]:
-        """The paths of what is selected.
+        """Return the paths of what is selected.
 
         Raises:
             ValueError: if nothing is selected, as every method here.
@@ -50,11 +50,11 @@ class Selected(Generic[T]):
         return self._selection.paths(self._tree)
 
     def get(self) -> dict[str, Any]:
-        """What is selected, by path."""
+        """Return what is selected, by path."""
         return self._selection.get(self._tree)
 
     def count(self) -> int:
-        """The number of elements of the selected arrays."""
+        """Return the number of elements of the selected arrays."""
         return self._selection.count(self._tree)
 
     def set(self, value: Any) -> T:
@@ -172,7 +172,7 @@ class Selected(Generic[T]):
 
 
 def _fitted(value: Any, place: Place) -> Any:
-    """A value for a place, with the shape and the dtype of what stands there."""
+    """Return a value for a place, with the shape and the dtype of what stands there."""
     old = place.value
     if not _tree.is_array(old):
         return value
@@ -191,7 +191,7 @@ def _fitted(value: Any, place: Place) -> Any:
 
 
 def _listed(value: Any, place: Place) -> jax.Array:
-    """An array of a list of numbers.
+    """Return an array of a list of numbers.
 
     Raises:
         TypeError: for anything else.

@@ -43,7 +43,7 @@ def check(given: Any, found: list[Place], asked: list[Place], chosen: list[Place
 
 
 def _no_leaves(given: Any, found: list[Place]) -> str:
-    """What a selection names besides arrays: places that hold None, and static values."""
+    """Return what a selection names besides arrays: places that hold None, and static values."""
     held = [place for place in found if given.holds(place)]
     nothing = [place.path for place in held if place.kind != STATIC and not place.is_leaf]
     if nothing:
@@ -62,10 +62,10 @@ def _no_leaves(given: Any, found: list[Place]) -> str:
 
 
 def did_you_mean(names: list[str], quote: Callable[[str], str] = repr) -> str:
-    """A sentence that offers names, if there are any."""
+    """Return a sentence that offers names, if there are any."""
     return f" Did you mean {' or '.join(map(quote, names))}?" if names else ""
 
 
 def there_are(what: str, names: list[str]) -> str:
-    """A sentence that lists what a tree has."""
+    """Return a sentence that lists what a tree has."""
     return f" The tree has the {what}: {', '.join(names)}." if names else " The tree has no leaves."

@@ -54,7 +54,7 @@ def segments(path: str) -> tuple[Segment, ...]:
 
 
 def keys_of(path: str) -> tuple[Segment, ...]:
-    """The segments of a path in a tree, in which a key may be anything."""
+    """Return the segments of a path in a tree, in which a key may be anything."""
     try:
         return segments(path)
     except ValueError:
@@ -62,7 +62,7 @@ def keys_of(path: str) -> tuple[Segment, ...]:
 
 
 def _closing(path: str, start: int) -> int:
-    """The position of the bracket that closes the one at `start`."""
+    """Return the position of the bracket that closes the one at `start`."""
     depth, quote, i = 0, "", start
     while i < len(path):
         c = path[i]
@@ -91,7 +91,7 @@ def _in_brackets(text: str) -> Segment:
 
 
 def matches(pattern: Sequence[Segment], path: Sequence[Segment], *, exactly: bool = False) -> bool:
-    """Whether a pattern names a path or, unless `exactly`, something that the path lies in."""
+    """Tell whether a pattern names a path or, unless `exactly`, something that the path lies in."""
     if not pattern:
         return not (exactly and path)
     first, *rest = pattern
@@ -101,7 +101,7 @@ def matches(pattern: Sequence[Segment], path: Sequence[Segment], *, exactly: boo
 
 
 def _agrees(wanted: Segment, key: Segment) -> bool:
-    """Whether one key is what a segment of a pattern says."""
+    """Tell whether one key is what a segment of a pattern says."""
     if wanted.key == "*":
         return True
     if wanted.form == "index":
@@ -126,7 +126,7 @@ def _glob(text: str) -> re.Pattern[str]:
 
 
 def near_misses(pattern: str, paths: Iterable[str]) -> list[str]:
-    """What somebody may have meant by a pattern that names none of these paths.
+    """Return what somebody may have meant by a pattern that names none of these paths.
 
     Returns:
         The pattern with its unknown names replaced by the nearest ones if that names a path, else

@@ -62,7 +62,7 @@ def _walk(node: Any, keys: tuple, kind: str | None, inside: tuple[type, ...]) ->
 
 
 def children(node: Any) -> list[tuple[tuple, Any]] | None:
-    """The children of a node of a pytree with their keys; None for a leaf."""
+    """Return the children of a node of a pytree with their keys; None for a leaf."""
     found, _ = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda inner: inner is not node)
     return None if len(found) == 1 and found[0][1] is node else found
 
@@ -80,13 +80,13 @@ def nodes(
 
 
 def with_leaves(tree: Any, new: dict[int, Any]) -> Any:
-    """The tree with other leaves, by their positions."""
+    """Return the tree with other leaves, by their positions."""
     leaves, treedef = jax.tree.flatten(tree)
     return jax.tree.unflatten(treedef, [new.get(i, leaf) for i, leaf in enumerate(leaves)])
 
 
 def with_statics(tree: Any, new: dict[str, Any]) -> Any:
-    """The tree with other values in static fields, by their paths.
+    """Return the tree with other values in static fields, by their paths.
 
     Raises:
         TypeError: for a value that a static field cannot hold.

@@ -39,15 +39,15 @@ class Selection:
     """
 
     def holds(self, place: Place) -> bool:
-        """Whether a place is selected."""
+        """Tell whether a place is selected."""
         raise NotImplementedError
 
     def parts(self) -> Sequence[Selection]:
-        """The selections that this one is made of."""
+        """Return the selections that this one is made of."""
         return ()
 
     def hint(self, found: list[Place]) -> str:
-        """What somebody may have meant by a selection that selects none of these places."""
+        """Return what somebody may have meant by a selection that selects none of these places."""
         return ""
 
     typed = False
@@ -82,7 +82,7 @@ class Selection:
     # What is selected in a tree ---------------------------------------------------------------
 
     def paths(self, tree: Any) -> list[str]:
-        """The paths of what is selected in a tree, as `oryxstate.named_leaves` writes them.
+        """Return the paths of what is selected in a tree, as `oryxstate.named_leaves` writes them.
 
         Raises:
             ValueError: if nothing is selected, with what was meant by a misspelt path.
@@ -90,7 +90,7 @@ class Selection:
         return [place.path for place in self.select(tree)]
 
     def get(self, tree: Any) -> dict[str, Any]:
-        """What is selected in a tree, by path.
+        """Return what is selected in a tree, by path.
 
         Raises:
             ValueError: if nothing is selected.
@@ -98,7 +98,7 @@ class Selection:
         return {place.path: place.value for place in self.select(tree)}
 
     def count(self, tree: Any) -> int:
-        """The number of elements of the selected arrays; a random key is one element.
+        """Return the number of elements of the selected arrays; a random key is one element.
 
         Raises:
             ValueError: if nothing is selected.
@@ -107,7 +107,7 @@ class Selection:
         return sum(int(np.prod(shape, dtype=int)) for shape in sizes)
 
     def mask(self, tree: T) -> T:
-        """A tree of booleans, true for the selected leaves: what optax takes as a mask.
+        """Return a tree of booleans, true for the selected leaves: what optax takes as a mask.
 
         Args:
             tree: a model, or what `oryxstate.partition` made of it.
@@ -132,7 +132,7 @@ class Selection:
         return jax.tree.unflatten(jax.tree.structure(tree), mask)
 
     def select(self, tree: Any) -> list[Place]:
-        """The selected places of a tree.
+        """Return the selected places of a tree.
 
         Raises:
             ValueError: if there are none, or a path or a field in this selection is nowhere.
@@ -146,7 +146,7 @@ class Selection:
 
 
 def selection(given: Any) -> Selection:
-    """A selection, a pattern of a path or a class, as a selection.
+    """Return a selection, a pattern of a path or a class, as a selection.
 
     Raises:
         TypeError: for anything else.
@@ -177,16 +177,16 @@ class Path(Selection):
         self._segments = tuple(map(_patterns.segments, patterns))
 
     def holds(self, place: Place) -> bool:
-        """Whether a pattern names the place, or what it lies in."""
+        """Tell whether a pattern names the place, or what it lies in."""
         keys = _patterns.keys_of(place.path)
         return any(_patterns.matches(pattern, keys) for pattern in self._segments)
 
     def parts(self) -> Sequence[Selection]:
-        """The patterns, one by one."""
+        """Return the patterns, one by one."""
         return [Path((p,)) for p in self.patterns] if len(self.patterns) > 1 else ()
 
     def hint(self, found: list[Place]) -> str:
-        """The patterns that are nearest to this one."""
+        """Return the patterns that are nearest to this one."""
         paths = [p.path for p in found if p.kind != STATIC or p.value is not None]
         known = [*paths[:4], *(["..."] if paths[4:] else [])]
         near = _patterns.near_misses(self.patterns[0], paths)
@@ -205,12 +205,12 @@ class Field(Selection):
         self.names = names
 
     def holds(self, place: Place) -> bool:
-        """Whether one of the names is in the path, as an attribute."""
+        """Tell whether one of the names is in the path, as an attribute."""
         keys = _patterns.keys_of(place.path)
         return any(key.form == "name" and key.key in self.names for key in keys)
 
     def hint(self, found: list[Place]) -> str:
-        """The names of fields that are nearest to these."""
+        """Return the names of fields that are nearest to these."""
         keys = {key for place in found for key in _patterns.keys_of(place.path)}
         known = sorted({key.key for key in keys if key.form == "name"})
         near = [n for name in self.names for n in difflib.get_close_matches(name, known, n=2)]
@@ -227,11 +227,11 @@ class Instances(Selection):
         self.classes = classes
 
     def holds(self, place: Place) -> bool:
-        """Whether the place is in a module of one of the classes."""
+        """Tell whether the place is in a module of one of the classes."""
         return any(issubclass(cls, self.classes) for cls in place.inside)
 
     def hint(self, found: list[Place]) -> str:
-        """The classes in the tree."""
+        """Return the classes in the tree."""
         present = sorted({c.__name__ for place in found for c in place.inside} - _CONTAINERS)
         names = [c.__name__ for c in self.classes]
         near = [n for name in names for n in difflib.get_close_matches(name, present, n=2)]
@@ -254,11 +254,11 @@ class Kind(Selection):
         self.kind, self.shown = kind, shown
 
     def holds(self, place: Place) -> bool:
-        """Whether the place is of the kind."""
+        """Tell whether the place is of the kind."""
         return place.kind == self.kind
 
     def hint(self, found: list[Place]) -> str:
-        """The kinds of which there is something."""
+        """Return the kinds of which there is something."""
         return there_are("leaves of kind", sorted({p.kind for p in found if p.is_leaf}))
 
     def __repr__(self) -> str:
@@ -274,7 +274,7 @@ class Where(Selection):
         self.function = function
 
     def holds(self, place: Place) -> bool:
-        """Whether the predicate is true of the place."""
+        """Tell whether the predicate is true of the place."""
         return place.value is not None and bool(self.function(place.path, place.value))
 
     def __repr__(self) -> str:
@@ -288,11 +288,11 @@ class Union(Selection):
         self.of = of
 
     def holds(self, place: Place) -> bool:
-        """Whether one of the selections holds the place."""
+        """Tell whether one of the selections holds the place."""
         return any(part.holds(place) for part in self.of)
 
     def parts(self) -> Sequence[Selection]:
-        """The selections."""
+        """Return the selections."""
         return self.of
 
     def __repr__(self) -> str:
@@ -303,7 +303,7 @@ class Intersection(Union):
     """What is in all of several selections."""
 
     def holds(self, place: Place) -> bool:
-        """Whether all of the selections hold the place."""
+        """Tell whether all of the selections hold the place."""
         return all(part.holds(place) for part in self.of)
 
     def __repr__(self) -> str:
@@ -317,11 +317,11 @@ class Complement(Selection):
         self.of = of
 
     def holds(self, place: Place) -> bool:
-        """Whether the selection does not hold the place."""
+        """Tell whether the selection does not hold the place."""
         return not self.of.holds(place)
 
     def parts(self) -> Sequence[Selection]:
-        """The selection."""
+        """Return the selection."""
         return (self.of,)
 
     def __repr__(self) -> str:
@@ -334,5 +334,5 @@ static: Selection = Kind(STATIC, "static")
 
 
 def names_kind(given: Selection) -> bool:
-    """Whether a kind occurs in a selection."""
+    """Tell whether a kind occurs in a selection."""
     return any(isinstance(part, Kind) for part in all_parts(given))

@@ -265,7 +265,7 @@ def _other_kind(cls: type[Layer], field: str, kind: str, declared: Any) -> str:
 
 
 def _state_of(module: Any) -> dict[str, Any]:
-    """The state of a module and of those inside, by field."""
+    """Return the state of a module and of those inside, by field."""
     found = {name: getattr(module, name) for name in module.__layout__.state}
     for name in module.__layout__.children:
         value = _pytree.stored(module, name)
@@ -279,7 +279,7 @@ def _state_of(module: Any) -> dict[str, Any]:
 
 
 def _with_state(module: Any, state: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a module with such a state."""
+    """Return the fields of a module with such a state."""
     fields = dict(state)
     for name in set(module.__layout__.children) & set(fields):
         fields[name] = jax.tree.map(
@@ -304,7 +304,7 @@ def _made(layer: Layer, *parts: Any) -> str:
 
 
 def _template_of(cls: type[Layer], args: tuple, kwargs: dict[str, Any]) -> str:
-    """What to write instead of `Dense(64)` or `Dense(in, out)`."""
+    """Return what to write instead of `Dense(64)` or `Dense(in, out)`."""
     parameters = list(_signatures.signature_of(cls.initialize).parameters.values())[2:]
     for given in (args, args[1:] if parameters and parameters[0].name == "features" else args):
         try:

@@ -95,7 +95,7 @@ def build(part: Any, key: Any, in_spec: Any, path: str) -> tuple[Any, Callable[[
 
 
 def _made(part: Any, key: Any, inputs: tuple) -> tuple[Any, Callable[[], Any]]:
-    """The same for a part that is not a template."""
+    """Return the same for a part that is not a template."""
     if _api.is_registered(_api.init, part):
         part = _api.init(part)(key, *inputs)
     if _api.is_model(part) and not isinstance(part, Module):
@@ -140,7 +140,7 @@ class _Model:
 
 
 def _signature(keywords: dict[str, bool]) -> inspect.Signature:
-    """The signature of a function of any inputs and these keywords, which it needs or not."""
+    """Return the signature of a function of any inputs and these keywords, needed or not."""
     kind = inspect.Parameter
     names = [
         kind(name, kind.KEYWORD_ONLY, default=kind.empty if needed else None)

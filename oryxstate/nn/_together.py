@@ -100,7 +100,7 @@ class Parts:
 
 
 def _kind(part: Any, in_spec: Any) -> Any:
-    """What equal parts with equal inputs have in common; None if that cannot be compared."""
+    """Return what equal parts with equal inputs have in common; None if that cannot be compared."""
     kind = part, type_key(part), in_spec
     try:
         hash(kind)
@@ -110,7 +110,7 @@ def _kind(part: Any, in_spec: Any) -> Any:
 
 
 def _is_drawn_alone(part: Any) -> bool:
-    """Whether other code than JAX's and ours may draw: each call of it may give other numbers."""
+    """Tell whether code other than JAX's and ours may draw, which may give other numbers."""
     if isinstance(part, Template):
         inner = (part.args, tuple(value for _, value in part.options))
         return not _is_known(part.layer) or _is_drawn_alone(inner)
@@ -122,14 +122,14 @@ def _is_drawn_alone(part: Any) -> bool:
 
 
 def _is_known(value: Any) -> bool:
-    """Whether a class or a function is JAX's or ours."""
+    """Tell whether a class or a function is JAX's or ours."""
     of_types = inspect.isclass(value) and issubclass(value, np.generic)  # a dtype
     module = getattr(value, "__module__", None) or ""
     return of_types or module.partition(".")[0] in ("jax", "oryxstate")
 
 
 def _typed(key: Any) -> Any:
-    """A random key, also of a raw one."""
+    """Return a random key, also of a raw one."""
     return (
         key
         if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)

@@ -75,7 +75,8 @@ def arrays(
     arms = arms_of(annotation)
     if not all(map(is_array_hint, arms)):
         raise TypeError(
-            f"arrays: {annotation!r} is no annotation of an array. Give `Float[Array, 'b c']` or "
+            f"arrays: {annotation!r} is not an annotation of an array. Give `Float[Array, 'b c']` "
+            "or "
             "the like, `jax.Array`, or an `ArraySpec`; for anything else there is `values`."
         )
     if minimum > maximum:
@@ -106,7 +107,7 @@ def array_specs(
     """
     arms = arms_of(annotation)
     if not all(map(is_array_hint, arms)):
-        raise TypeError(f"array_specs: {annotation!r} is no annotation of an array.")
+        raise TypeError(f"array_specs: {annotation!r} is not an annotation of an array.")
     return _array_specs(arms, scopes(sizes))
 
 

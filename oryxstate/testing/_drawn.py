@@ -21,7 +21,7 @@ from oryxstate.testing._walk import has_batched_rule
 
 
 def is_drawn(subject: Any) -> bool:
-    """Whether something says which modules there are, rather than being one."""
+    """Tell whether something says which modules there are, rather than being one."""
     return isinstance(subject, type | st.SearchStrategy | TemplateExample | Template)
 
 
@@ -57,7 +57,7 @@ def cases(
 
 
 def _module(draw: st.DrawFn, subject: Any) -> tuple[Any, tuple]:
-    """A module, and the specs of its inputs if they are known."""
+    """Return a module, and the specs of its inputs if they are known."""
     if isinstance(subject, Template):
         raise TypeError(
             f"{subject!r} is a template, whose inputs are not known. Give "

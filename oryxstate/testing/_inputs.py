@@ -106,7 +106,7 @@ class _Parts(NamedTuple):
     given: dict[str, Any]
 
     def given_to(self, names: Any) -> dict[str, Any]:
-        """Those strategies that are for some names."""
+        """Return those strategies that are for some names."""
         return {name: value for name, value in self.given.items() if name in names}
 
 

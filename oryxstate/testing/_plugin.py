@@ -104,7 +104,7 @@ def _strict(name: str) -> contextlib.AbstractContextManager:
 
 @pytest.fixture
 def ox_key(request: pytest.FixtureRequest) -> Any:
-    """A random key of the test's own, the same in each run."""
+    """Return a random key of the test's own, the same in each run."""
     import jax
 
     return jax.random.key(zlib.crc32(request.node.nodeid.encode()))
@@ -112,7 +112,7 @@ def ox_key(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def ox_tolerance() -> Callable[[Any], dict[str, float]]:
-    """The tolerances for results of a dtype, `np.testing.assert_allclose(..., **ox_tolerance(x))`.
+    """Return tolerances for a dtype: `np.testing.assert_allclose(..., **ox_tolerance(x))`.
 
     Two thirds of the digits agree, as in the laws.
     """

@@ -17,5 +17,5 @@ def statics(tree: Any) -> dict[str, Any]:
 
 
 def has_batched_rule(tree: Any) -> bool:
-    """Whether a layer in a pytree sees whole batches."""
+    """Tell whether a layer in a pytree sees whole batches."""
     return any(type(module).call_batched is not None for _, module in modules(tree))

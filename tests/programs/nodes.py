@@ -80,7 +80,7 @@ def _is_leaf(part):
 
 
 def may_refuse(node: object, differentiated: bool = False, by_state: bool = False) -> bool:
-    """Whether a program holds what we refuse, be it in a branch that is not taken.
+    """Whether a program holds what we refuse, also in a branch that is not taken.
 
     Args:
         node: the program.

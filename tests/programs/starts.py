@@ -22,7 +22,7 @@ def start(shift: float) -> dict:
     }
 
 
-OTHER = start(0.4)  # of a model that is no part of the one that is called
+OTHER = start(0.4)  # of a model that is not a part of the one that is called
 
 
 def shifted(state: dict, by: Any) -> dict:

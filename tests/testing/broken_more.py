@@ -57,7 +57,7 @@ DropsUpdateOfSmall.update = _update  # written in the class it would be refused
 
 
 class DropsUpdateOfStranger(ox.Module):
-    """Calls in a branch a module that is no part of it, which the library refuses."""
+    """Calls in a branch a module that is not a part of it, which the library refuses."""
 
     scale: Float[Array, ""]
 

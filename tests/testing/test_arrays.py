@@ -170,9 +170,9 @@ def test_unions_and_scalars():
 
 @pytest.mark.parametrize("hint", [int, "Float", Float, list[Float[Array, "2"]], None])
 def test_what_is_no_annotation_of_arrays_is_refused(hint):
-    with pytest.raises(TypeError, match=r"arrays: .* is no annotation of an array. Give `Float"):
+    with pytest.raises(TypeError, match=r"arrays: .* is not an annotation of an array. Give"):
         arrays(hint)
-    with pytest.raises(TypeError, match=r"array_specs: .* is no annotation of an array"):
+    with pytest.raises(TypeError, match=r"array_specs: .* is not an annotation of an array"):
         array_specs(hint)
 
 

@@ -40,7 +40,7 @@ class Own(ox.Module):
 
 
 class Initialized(ox.Module):
-    """With a parameter that is no field."""
+    """With a parameter that is not a field."""
 
     first: dataclasses.InitVar[int]
     kernel: Float[Array, "n"] = ox.param(init=False)

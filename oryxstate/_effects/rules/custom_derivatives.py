@@ -77,7 +77,7 @@ def rebuild(trace, custom, jaxpr, args):
 
 
 def _roots(held: Any) -> tuple[_frames.Frame, ...]:
-    """The frames that variables are from: the user's rules run later, and may hold live modules."""
+    """Return the frames of variables: the user's rules run later, and may hold live modules."""
     found = [
         _frames.innermost_function() if level == FUNCTION else _frames.at_level(level)
         for level in sorted({name.level for name in held})
@@ -97,7 +97,7 @@ def _refused(custom, jaxpr, reaching, held):
 
 
 def _with_jvp(custom, run, roots, refused):
-    """The function as the user defined it, of the state that its rule reads, and of all state."""
+    """Return the user's function, of the state that its rule reads, and of all state."""
 
     @jax.custom_jvp
     def function(held, read, written, args):
@@ -116,7 +116,7 @@ def _with_jvp(custom, run, roots, refused):
 
 
 def _with_vjp(custom, run, roots, refused):
-    """The same with a rule for the way back. What that needs are residuals: it may run later."""
+    """Return the same with a rule for the backward pass. It needs residuals: it may run later."""
 
     @jax.custom_vjp
     def function(held, read, written, args):
@@ -147,7 +147,7 @@ def _with_vjp(custom, run, roots, refused):
 
 
 def _guarded(name, leaves, custom):
-    """The leaves of a variable, of which no derivative may be asked."""
+    """Return the leaves of a variable, of which no derivative may be asked."""
 
     @jax.custom_jvp
     def guarded(leaves):

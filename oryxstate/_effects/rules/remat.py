@@ -8,7 +8,7 @@ from oryxstate._effects._functionalize import cached, pure, thread
 
 
 def rule(trace, args, params):
-    """Checkpoint the pure function: what is computed again on the way back has no effects left."""
+    """Checkpoint the pure function: what the backward pass computes again has no effects."""
     jaxpr, policy, prevent_cse = params["jaxpr"], params["policy"], params["prevent_cse"]
 
     def rebuild(variables):

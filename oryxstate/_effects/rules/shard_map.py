@@ -68,7 +68,7 @@ def rule(trace, args, params):
 
 
 def _sown_axes(staged, checked):
-    """The mesh axes along which sown values may differ; what comes out has one axis for them."""
+    """Return the mesh axes along which sown values may differ; outputs have one axis for them."""
 
     def axes(avals):
         varying = frozenset().union(*map(_shard_maps.varying_axes, avals)) if checked else None

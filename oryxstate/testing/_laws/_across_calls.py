@@ -99,7 +99,7 @@ def _differentiated(derivative: Callable[..., Any], at: Any, rest: Any) -> _loss
 
 
 def _expect_forward(case: Case, at: Any, rest: Any, slope: _losses.Slope) -> None:
-    """Compare with forward mode, unless the call has a rule for the way back alone."""
+    """Compare with forward mode, unless the call has a rule for the backward pass alone."""
     if "custom_vjp" in case.program:
         return
     loss = _losses.loss(_loop(case.run))

@@ -42,7 +42,7 @@ def annotations_hold(case: Case) -> None:
 
 
 def _is_annotated(cls: type) -> bool:
-    """Whether fields or the call of a class have annotations of jaxtyping."""
+    """Tell whether fields or the call of a class have annotations of jaxtyping."""
     hints = _hints.of_fields(cls) | _hints.of_function(written(cls), cls)
     return any(map(_is_of_jaxtyping, hints.values()))
 

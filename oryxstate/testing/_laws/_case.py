@@ -54,7 +54,7 @@ class Case:
 
     @property
     def inputs(self) -> Any:
-        """The arguments with None for all that is no array."""
+        """The arguments with None for all that is not an array."""
         return eqx.filter(self.args, _tree.is_array)
 
     def run(
