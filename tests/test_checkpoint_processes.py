@@ -18,13 +18,18 @@ from oryxstate.checkpoint import _pieces
 TESTS = Path(__file__).parent
 
 
-def launch(processes, *command, **options):
+def launch(processes, *command):
     """Run a program in several processes; what it printed, and its exit status."""
     env = {**os.environ, "PYTHONPATH": str(TESTS.parent), "JAX_NUM_CPU_DEVICES": "1"}
     env["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiles faster
-    launcher = [sys.executable, "-m", "oryxstate.launch", "--processes", str(processes)]
+    # As `-m oryxstate.launch`, which would import JAX for nothing.
+    launcher = [sys.executable, "-P", str(TESTS.parent / "oryxstate/launch.py"), "--processes"]
     run = subprocess.run(
-        [*launcher, *map(str, command)], capture_output=True, text=True, env=env, timeout=300
+        [*launcher, str(processes), *map(str, command)],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=300,
     )
     return run.stdout, run.returncode
 
