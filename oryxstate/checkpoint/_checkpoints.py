@@ -6,8 +6,6 @@ import concurrent.futures
 import math
 import os
 import re
-import threading
-import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from oryxstate._errors import CheckpointError
-from oryxstate.checkpoint import _disk, _folder
+from oryxstate.checkpoint import _at_exit, _disk, _folder
 from oryxstate.checkpoint._call import Call, OtherProcess
 from oryxstate.checkpoint._one import failing, numbers, restore
 from oryxstate.checkpoint._snapshot import Taken, snapshot
@@ -123,8 +121,7 @@ class Checkpoints:
         pool = concurrent.futures.ThreadPoolExecutor(1, "oryxstate-checkpoint")
         self._pending = pool.submit(self._write, step, path, taken, given, call)
         pool.shutdown(wait=False)
-        _UNSETTLED.add(self)
-        _settle_at_exit()
+        _at_exit.await_save_of(self)
 
     def _check_new(self, step: int, path: Path) -> None:
         if path.exists() and _is_whole(path):
@@ -224,7 +221,7 @@ class Checkpoints:
         if self._pending is not None:
             concurrent.futures.wait([self._pending])
             future, self._pending = self._pending, None
-            _UNSETTLED.discard(self)
+            _at_exit.UNSETTLED.discard(self)
             future.result()
 
     # Reading ----------------------------------------------------------------------------------
@@ -339,33 +336,6 @@ def _is_whole(path: Path) -> bool:
     try:
         _folder.manifest(path)
     except _folder.Damaged as error:
-        warnings.warn(f"{error} It is left out.", stacklevel=4)
+        warnings.warn(f"{error} It is left out.", stacklevel=6)
         return False
     return True
-
-
-_UNSETTLED: set[Checkpoints] = set()  # with a save whose outcome was not yet reported
-
-
-def _report_unsettled() -> None:
-    for checkpoints in list(_UNSETTLED):
-        try:
-            checkpoints.wait()
-        except Exception:  # the program has ended, so no caller is left to raise to
-            traceback.print_exc()
-
-
-_registering = threading.Lock()
-_registered = False
-
-
-def _settle_at_exit() -> None:
-    """Wait for saves before the interpreter takes away the threads that Orbax needs.
-
-    `atexit` is too late for this; `concurrent.futures` uses the same function.
-    """
-    global _registered
-    with _registering:
-        if not _registered:
-            threading._register_atexit(_report_unsettled)  # type: ignore[attr-defined]
-            _registered = True
