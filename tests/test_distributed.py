@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from crash_processes import BOUND, EXAMPLE, SETTINGS, STEPS, life, losses
+from jax.sharding import AxisType
 
 import oryxstate as ox
 from oryxstate import launch
@@ -26,17 +27,22 @@ def example():
 def test_the_losses_are_those_of_one_process_on_other_numbers_of_processes(
     example, tmp_path, capsys
 ):
-    """One process with all devices, then four, of which one is killed, then two, then one."""
-    train, draw = example["train"], random.Random(0)
-    train(tmp_path / "straight", STEPS, 1, "float32")
-    expected = losses(capsys.readouterr().out.splitlines())
-    train(tmp_path / "changing", 2, 1, "float32")
-    found = losses(capsys.readouterr().out.splitlines())
+    """One device; and eight, then four processes and two, of which one is killed, then one."""
+    draw = random.Random(0)
+
+    def train(devices, folder, steps):
+        mesh = jax.make_mesh(
+            (devices,), ("data",), (AxisType.Auto,), devices=jax.devices()[:devices]
+        )
+        example["train"](mesh, tmp_path / folder, steps, 1, "float32")
+        return losses(capsys.readouterr().out.splitlines())
+
+    expected = train(1, "straight", STEPS)
+    found = train(8, "changing", 2)
     lines, _ = life(tmp_path / "changing", 4, draw.randrange(3), draw)
     found |= losses(lines)
     found |= losses(die_without_a_launcher(tmp_path / "changing"))
-    train(tmp_path / "changing", STEPS, 1, "float32")
-    found |= losses(capsys.readouterr().out.splitlines())
+    found |= train(1, "changing", STEPS)
     assert found.keys() == expected.keys() == set(range(1, STEPS + 1))
     np.testing.assert_allclose([*found.values()], [*expected.values()], rtol=1e-5)
     assert_equal_states(example, tmp_path / "changing", tmp_path / "straight")

@@ -116,9 +116,8 @@ def train_step(state: dict[str, Any], batch: dict[str, Array], key: Array) -> An
 # The run ------------------------------------------------------------------------------------------
 
 
-def train(folder: Path, steps: int, every: int, dtype: str) -> None:
+def train(mesh: jax.sharding.Mesh, folder: Path, steps: int, every: int, dtype: str) -> None:
     """Train from the last checkpoint, or from the beginning."""
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), (jax.sharding.AxisType.Auto,))
     abstract = jax.eval_shape(lambda: begin(dtype))
     shardings = shardings_of(abstract, mesh)
     advance = jax.jit(train_step, out_shardings=(shardings, None), donate_argnums=0)
@@ -155,7 +154,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     jax.distributed.initialize(heartbeat_timeout_seconds=options.heartbeat)
-    train(options.folder, options.steps, options.every, options.dtype)
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), (jax.sharding.AxisType.Auto,))
+    train(mesh, options.folder, options.steps, options.every, options.dtype)
 
 
 if __name__ == "__main__":
