@@ -76,7 +76,7 @@ class Call:
             self._set(f"{stage}/all", answer)
         else:
             self._set(f"{stage}/{self.number}", said)
-            answer = self._get(stage, "all", 0)
+            answer = self._get(stage, "all", 0, time.monotonic())
         if "error" in answer:
             raise OtherProcess(answer["error"]) if error is None else error
         return answer["value"]
@@ -96,7 +96,8 @@ class Call:
 
     def _gather(self, stage: str, own: Json) -> list[Json]:
         """Return what all processes say, also if some fail: then none is still at work."""
-        others = [self._get(stage, str(i), i) for i in range(1, self.count)]
+        began = time.monotonic()
+        others = [self._get(stage, str(i), i, began) for i in range(1, self.count)]
         self._client.key_value_delete(f"{self._key}/{stage}/")
         errors = [said["error"] for said in (own, *others) if "error" in said]
         if errors:
@@ -114,9 +115,8 @@ class Call:
         text = zlib.compress(json.dumps(said).encode())
         self._client.key_value_set_bytes(f"{self._key}/{name}", text)
 
-    def _get(self, stage: str, name: str, process: int) -> Json:
-        """Wait for what a process says; in later stages as long as it lives."""
-        began = time.monotonic()
+    def _get(self, stage: str, name: str, process: int, began: float) -> Json:
+        """Wait for what a process says; after the first stage as long as it lives."""
         # Process 0 may have come as late as it waits for others itself.
         patience = PATIENCE if self.number == 0 else 2 * PATIENCE
         while True:

@@ -305,7 +305,8 @@ class Checkpoints:
             restored.append(restore(path, into, select=select, mapping=mapping, report=report))
 
         try:
-            call.agree("begin", read)
+            call.agree("begin", lambda: None)
+            call.agree("read", read)  # which may take one process longer than another
         except OtherProcess as error:
             raise CheckpointError(
                 f"step {chosen} in '{self.folder}' was not restored: {error}."
