@@ -65,7 +65,11 @@ time.sleep(60)
     assert status == 3 and time.monotonic() - began < 20
     assert "[launch] process 1 ended with status 3; the others are stopped" in lines
     children = [int(line.split()[-1]) for line in lines if "child" in line]
-    assert len(children) == 2 and not any(map(is_running, children))
+    assert len(children) == 2
+    until = time.monotonic() + 10  # a signal takes a moment on a busy machine
+    while any(map(is_running, children)):
+        assert time.monotonic() < until, children
+        time.sleep(0.05)
 
 
 def is_running(process):

@@ -1,4 +1,4 @@
-"""The reading of compiled programs in benchmarks/scale.py, on which docs/explanation/scale.md rests."""
+"""The reading of compiled programs, on which docs/explanation/scale.md rests."""
 
 import runpy
 import types
