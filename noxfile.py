@@ -190,10 +190,11 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def crash(session: nox.Session) -> None:
-    """Kill a run while it saves, many times: `nox -s crash -- --kills 1000 --seed 7`."""
+    """Kill a run while it saves, and one of several processes: `nox -s crash -- --seed 7`."""
     session.install(".[train]")
-    arguments = session.posargs or ["--kills", "200"]
-    session.run("python", "tests/crash.py", *arguments, env=compiled(session))
+    env = compiled(session)
+    session.run("python", "tests/crash.py", "--kills", "200", *session.posargs, env=env)
+    session.run("python", "tests/crash_processes.py", "--kills", "20", *session.posargs, env=env)
 
 
 @nox.session

@@ -25,6 +25,7 @@ import jax.extend.linear_util as linear_util
 import jax.extend.source_info_util as source_info_util
 import jax.numpy as jnp
 from jax import lax
+from jax._src import distributed as _distributed
 from jax._src import effects as _effects
 from jax._src import pjit as _pjit
 from jax._src import traceback_util as _traceback_util
@@ -312,3 +313,17 @@ def _define(primitive: Primitive, impl: Callable, jvp: Callable, batch: Callable
 def is_mapped(value: Any) -> bool:
     """Tell whether a value depends on the axis of the innermost `vmap`."""
     return isinstance(value, BatchTracer) and value._trace is current_trace()
+
+
+# Processes ----------------------------------------------------------------------------------------
+
+
+def processes() -> tuple[Any, int, int]:
+    """The client of the coordinator, the number of this process, and how many there are.
+
+    Without `jax.distributed` there is one process, and no client. This does not start a backend.
+    """
+    state = _distributed.global_state
+    if state.client is None:
+        return None, 0, 1
+    return state.client, state.process_id, state.num_processes or 1

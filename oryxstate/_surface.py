@@ -44,6 +44,12 @@ PRIVATE = [
         instead="a public context manager, the opposite of `jax.ensure_compile_time_eval`",
     ),
     Name(
+        "jax._src.distributed.global_state",
+        "the processes of a run agree on a checkpoint, in threads where collectives may not run",
+        since="before 0.4.14",
+        instead="a public client of the coordinator of `jax.distributed`",
+    ),
+    Name(
         "jax._src.effects.custom_derivatives_allowed_effects",
         "our effects may stand in functions with a derivative of their own",
         since="before 0.4.14",

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
 
+from oryxstate import _jax
 from oryxstate._extras import require
 
 PART = 2**26  # bytes, of several arrays together
 
 
-def parts(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+K = TypeVar("K")
+
+
+def parts(sizes: Mapping[K, int]) -> Iterator[list[K]]:
     """Group arrays, in order, so that each group but for a single large array has `PART` bytes."""
-    group: list[str] = []
+    group: list[K] = []
     total = 0
     for path, size in sizes.items():
         if group and total + size > PART:
@@ -38,6 +42,47 @@ def write(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     handler.close()
 
 
+def write_pieces(folder: Path, arrays: Mapping[tuple[str, tuple[int, ...]], np.ndarray]) -> None:
+    """Write pieces of arrays, by path and where they begin, into a new folder.
+
+    They are stored as Orbax stores arrays, but not by Orbax, for which NumPy arrays are equal in
+    all processes.
+    """
+    tensorstore = require("tensorstore", "train")
+    folder.mkdir()
+    with tensorstore.Transaction() as transaction:
+        for (path, start), array in arrays.items():
+            store = tensorstore.open(
+                _zarr(folder, path, start),
+                create=True,
+                dtype=array.dtype,
+                shape=array.shape,
+                transaction=transaction,
+            ).result()
+            store.write(array).result()
+
+
+def read_pieces(
+    folder: Path, wanted: Iterable[tuple[str, tuple[int, ...]]]
+) -> dict[tuple[str, tuple[int, ...]], np.ndarray]:
+    """Read some of the pieces in a folder, by path and where they begin."""
+    tensorstore = require("tensorstore", "train")
+    opened = {
+        (path, start): tensorstore.open(_zarr(folder, path, start), open=True)
+        for path, start in wanted
+    }
+    reading = {key: store.result().read() for key, store in opened.items()}
+    return {key: read.result() for key, read in reading.items()}
+
+
+def _zarr(folder: Path, path: str, start: tuple[int, ...]) -> dict[str, Any]:
+    """Return where a piece is, for TensorStore; `_name` leaves no `@` in a path."""
+    name = f"{_name(path)}@{','.join(map(str, start))}/"
+    files = {"driver": "file", "path": f"{folder}/"}
+    database = {"driver": "ocdbt", "base": files, "path": name}
+    return {"driver": "zarr", "kvstore": database, "metadata": {"compressor": None}}
+
+
 def read(folder: Path, paths: Iterable[str]) -> dict[str, np.ndarray]:
     """Read some of the arrays in a folder by path."""
     orbax, handler = _handler()
@@ -55,8 +100,17 @@ def read(folder: Path, paths: Iterable[str]) -> dict[str, np.ndarray]:
 
 def _handler() -> tuple[Any, Any]:
     orbax = require("orbax.checkpoint", "train")
+    _, process, count = _jax.processes()
+    alone = {}
+    if count > 1:  # each calls for itself; the processes agree elsewhere
+        options = orbax.options.MultiprocessingOptions(
+            primary_host=process,
+            active_processes={process},
+            barrier_sync_key_prefix=f"process{process}",
+        )
+        alone = {"multiprocessing_options": options}
     # Weights hardly compress, and compressing them takes longer than writing them.
-    return orbax, orbax.PyTreeCheckpointHandler(use_ocdbt=True, use_compression=False)
+    return orbax, orbax.PyTreeCheckpointHandler(use_ocdbt=True, use_compression=False, **alone)
 
 
 def _epath(folder: Path) -> Any:

@@ -6,8 +6,6 @@ import concurrent.futures
 import math
 import os
 import re
-import threading
-import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from oryxstate._errors import CheckpointError
-from oryxstate.checkpoint import _disk, _folder
-from oryxstate.checkpoint._manifest import Leaf
+from oryxstate.checkpoint import _at_exit, _disk, _folder
+from oryxstate.checkpoint._call import Call, OtherProcess
 from oryxstate.checkpoint._one import failing, numbers, restore
-from oryxstate.checkpoint._snapshot import Array, snapshot
+from oryxstate.checkpoint._snapshot import Taken, snapshot
 from oryxstate.mapping._match import Report
 from oryxstate.mapping._rule import Rule
 
@@ -34,7 +32,12 @@ class Checkpoints:
     process and of the machine. If a save fails, the next call of any method raises
     `CheckpointError`, once, and the end of the program prints it.
 
-    One process at a time writes into a folder, from its first `save` to `close`; any number read.
+    One run at a time writes into a folder, from its first `save` to `close`; any number read.
+
+    In a run of several processes (`jax.distributed`), every process makes the same calls in the
+    same order, with the same trees, and the folder is on a file system that all share. Each process
+    writes and reads what is on its own devices, process 0 the rest and the metrics. What fails in
+    one process is raised in all.
 
     Args:
         folder: where the checkpoints are; it is made when the first is saved.
@@ -109,32 +112,38 @@ class Checkpoints:
                 f"the best checkpoint is that of the best '{self._metric}', but `metrics` has "
                 f"{sorted(given)}. Give it, `metrics={{{self._metric!r}: ...}}`."
             )
-        self._open()
         path = self._path(step)
+        with Call(f"save({step})") as call:
+            if call.number == 0:
+                self._open()
+                self._check_new(step, path)
+            taken = snapshot(tree)
+        pool = concurrent.futures.ThreadPoolExecutor(1, "oryxstate-checkpoint")
+        self._pending = pool.submit(self._write, step, path, taken, given, call)
+        pool.shutdown(wait=False)
+        _at_exit.await_save_of(self)
+
+    def _check_new(self, step: int, path: Path) -> None:
         if path.exists() and _is_whole(path):
             raise CheckpointError(
                 f"there is a checkpoint of step {step} in '{self.folder}'. Go on from the last, "
                 f"`restore(...)`, or remove it, `delete({step})`."
             )
-        pool = concurrent.futures.ThreadPoolExecutor(1, "oryxstate-checkpoint")
-        self._pending = pool.submit(self._write, step, path, snapshot(tree), given)
-        pool.shutdown(wait=False)
-        _UNSETTLED.add(self)
-        _settle_at_exit()
 
     def _write(
         self,
         step: int,
         path: Path,
-        taken: Mapping[str, tuple[Leaf, Array | None]],
+        taken: Mapping[str, Taken],
         metrics: Mapping[str, float],
+        call: Call,
     ) -> None:
         with failing(f"step {step} was not saved in '{self.folder}'"):
-            if path.exists():  # damaged
+            if call.number == 0 and path.exists():  # damaged
                 _disk.remove(path)
-            _folder.write(path, taken, metrics)
+            _folder.write(path, taken, metrics, call)
         with failing(f"step {step} was saved in '{self.folder}', but older ones were not removed"):
-            self._retire(step)
+            call.agree("retire", lambda: self._retire(step) if call.number == 0 else None)
 
     def _retire(self, saved: int) -> None:
         """Remove what is not to be kept; the last whole checkpoint always is.
@@ -175,9 +184,15 @@ class Checkpoints:
             CheckpointError: if there is none, or it cannot be removed.
         """
         self._settle()
-        self._open()
+        path = self._path(step)
+
+        def remove() -> None:
+            self._open()
+            _disk.remove(path)
+
+        call = Call(f"delete({step})")
         with failing(f"step {step} in '{self.folder}' was not removed"):
-            _disk.remove(self._path(step))
+            call.agree("begin", lambda: remove() if call.number == 0 else None)
 
     def wait(self) -> None:
         """Wait until what was saved is on the disk.
@@ -206,7 +221,7 @@ class Checkpoints:
         if self._pending is not None:
             concurrent.futures.wait([self._pending])
             future, self._pending = self._pending, None
-            _UNSETTLED.discard(self)
+            _at_exit.UNSETTLED.discard(self)
             future.result()
 
     # Reading ----------------------------------------------------------------------------------
@@ -220,7 +235,18 @@ class Checkpoints:
             CheckpointError: if a save failed, or a later release wrote here.
         """
         self._settle()
-        return self._whole()
+        call = Call("steps()")
+        with failing(f"the steps in '{self.folder}' could not be listed"):
+            steps = call.agree(
+                "begin", lambda: self._whole() if call.number == 0 else None, lambda said: said[0]
+            )
+            if call.count > 1:
+                call.agree("seen", lambda: self._await_visible(steps))
+        return steps
+
+    def _await_visible(self, steps: list[int]) -> None:
+        for step in steps:
+            _disk.await_visible(self._path(step))
 
     def latest(self) -> int | None:
         """Return the last step of which there is a whole checkpoint, None if there is none."""
@@ -272,7 +298,20 @@ class Checkpoints:
                 f"there is no checkpoint in '{self.folder}'. Check `latest()` first, which is None "
                 "then, and start from new values; or `save` one."
             )
-        return restore(self._path(chosen), into, select=select, mapping=mapping, report=report)
+        path, call = self._path(chosen), Call(f"restore(step={chosen})")
+        restored: list[T] = []
+
+        def read() -> None:
+            restored.append(restore(path, into, select=select, mapping=mapping, report=report))
+
+        try:
+            call.agree("begin", lambda: None)
+            call.agree("read", read)  # which may take one process longer than another
+        except OtherProcess as error:
+            raise CheckpointError(
+                f"step {chosen} in '{self.folder}' was not restored: {error}."
+            ) from error
+        return restored[0]
 
     def _path(self, step: int) -> Path:
         if isinstance(step, bool) or not hasattr(step, "__index__") or step < 0:
@@ -298,33 +337,6 @@ def _is_whole(path: Path) -> bool:
     try:
         _folder.manifest(path)
     except _folder.Damaged as error:
-        warnings.warn(f"{error} It is left out.", stacklevel=4)
+        warnings.warn(f"{error} It is left out.", stacklevel=6)
         return False
     return True
-
-
-_UNSETTLED: set[Checkpoints] = set()  # with a save whose outcome was not yet reported
-
-
-def _report_unsettled() -> None:
-    for checkpoints in list(_UNSETTLED):
-        try:
-            checkpoints.wait()
-        except Exception:  # the program has ended, so no caller is left to raise to
-            traceback.print_exc()
-
-
-_registering = threading.Lock()
-_registered = False
-
-
-def _settle_at_exit() -> None:
-    """Wait for saves before the interpreter takes away the threads that Orbax needs.
-
-    `atexit` is too late for this; `concurrent.futures` uses the same function.
-    """
-    global _registered
-    with _registering:
-        if not _registered:
-            threading._register_atexit(_report_unsettled)  # type: ignore[attr-defined]
-            _registered = True

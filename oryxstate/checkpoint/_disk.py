@@ -8,12 +8,14 @@ import fcntl
 import os
 import shutil
 import threading
+import time
 import uuid
 import zlib
 from pathlib import Path
 from typing import ClassVar
 
 BLOCK = 2**22  # bytes read at once
+SEEN = 10.0  # seconds after which a network file system shows what another machine has made
 TEMPORARY = ".oryxstate-"  # how the names of folders begin that are not checkpoints
 
 
@@ -24,6 +26,23 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def await_visible(path: Path) -> None:
+    """Wait until this machine sees a folder that another has made.
+
+    Raises:
+        FileNotFoundError: if it does not in a few seconds.
+    """
+    until = time.monotonic() + SEEN
+    while not path.is_dir():
+        if time.monotonic() > until:
+            raise FileNotFoundError(
+                f"'{path}', which process 0 has made, is not there for this process; checkpoints "
+                "are on a file system that all processes share, under a path that is the same for "
+                "all"
+            )
+        time.sleep(0.05)
 
 
 def make_folder(path: Path) -> None:

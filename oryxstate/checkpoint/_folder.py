@@ -4,46 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import itertools
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from oryxstate._errors import CheckpointError
-from oryxstate._tree import named_leaves
 from oryxstate.checkpoint import _arrays, _disk
+from oryxstate.checkpoint._call import Call
 from oryxstate.checkpoint._manifest import (
     ARRAYS,
     COMMITTED,
     MANIFEST,
-    VERSION,
+    WITH_PIECES,
     FutureVersion,
     Leaf,
     Manifest,
-    scalar_from_text,
+    Piece,
     seal_of,
 )
-from oryxstate.checkpoint._snapshot import Array
-from oryxstate.mapping._convert import follow
-from oryxstate.mapping._entries import Entries, Entry
-from oryxstate.mapping._match import Report, compare
-from oryxstate.mapping._rule import Rule
-from oryxstate.mapping._targets import put
+from oryxstate.checkpoint._merge import checksum, merged
+from oryxstate.checkpoint._snapshot import Taken
 
 WRITERS = 2  # parts that are written at once; one computes while the other waits for the disk
 
 
 def write(
-    folder: Path, taken: Mapping[str, tuple[Leaf, Array | None]], metrics: Mapping[str, float]
+    folder: Path, taken: Mapping[str, Taken], metrics: Mapping[str, float], call: Call
 ) -> None:
-    """Write a checkpoint, durably.
+    """Write a checkpoint, durably, together with the other processes.
 
     It is made under another name, and gets its own when all of it is on the disk. If anything
     fails, what was made is removed.
@@ -52,23 +44,49 @@ def write(
         folder: the folder, which does not exist; the one above it does.
         taken: the leaves, from `snapshot`.
         metrics: figures to keep with it.
+        call: the call by which all processes write it.
     """
-    temporary = _disk.temporary_beside(folder)
-    try:
-        _fill(temporary, taken, metrics)
+    temporary = _disk.temporary_beside(folder)  # of process 0, which makes it
+
+    def begin(_: Any) -> str:
+        (temporary / ARRAYS).mkdir(parents=True)
+        return temporary.name
+
+    def finish(said: Sequence[Any]) -> None:
+        leaves, files = merged(temporary, said)
+        _commit(temporary, Manifest(leaves, files, metrics, _versions()))
         _disk.publish(temporary, folder)
+
+    try:
+        name = call.agree("begin", lambda: None, begin)
+        call.agree("write", lambda: _fill(folder.parent / name, taken, call), finish)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _fill(
-    folder: Path, taken: Mapping[str, tuple[Leaf, Array | None]], metrics: Mapping[str, float]
-) -> None:
-    os.mkdir(folder)
-    (folder / ARRAYS).mkdir()
-    leaves = {path: leaf for path, (leaf, _) in taken.items()}
-    arrays = {path: array for path, (_, array) in taken.items() if array is not None}
+def _fill(folder: Path, taken: Mapping[str, Taken], call: Call) -> dict[str, Any]:
+    """Write the share of this process, and return what `merged` needs."""
+    _disk.await_visible(folder)
+    leaves = {path: each.leaf for path, each in taken.items()}
+    files: dict[str, tuple[int, int]] = {}
+    if call.number == 0:
+        leaves, files = _write_whole(folder, taken)
+    pieces, more = _write_pieces(folder, taken, call.number)
+    own = {path: each for path, each in taken.items() if each.own and call.count > 1}
+    return {
+        "leaves": {path: leaf.encode() for path, leaf in leaves.items()},
+        "pieces": {path: [dataclasses.asdict(p) for p in found] for path, found in pieces.items()},
+        "files": files | more,
+        "checksums": {path: checksum(each) for path, each in own.items()},
+    }
+
+
+def _write_whole(
+    folder: Path, taken: Mapping[str, Taken]
+) -> tuple[dict[str, Leaf], dict[str, tuple[int, int]]]:
+    leaves = {path: each.leaf for path, each in taken.items()}
+    arrays = {path: each.whole for path, each in taken.items() if each.whole is not None}
     groups = list(_arrays.parts({path: _bytes(leaves[path]) for path in arrays}))
     for i, group in enumerate(groups):
         leaves |= {path: dataclasses.replace(leaves[path], part=i) for path in group}
@@ -80,8 +98,28 @@ def _fill(
 
     with ThreadPoolExecutor(WRITERS) as pool:
         files = [file for part in pool.map(write_part, range(len(groups))) for file in part.items()]
+    return leaves, dict(files)
+
+
+def _write_pieces(
+    folder: Path, taken: Mapping[str, Taken], process: int
+) -> tuple[dict[str, list[Piece]], dict[str, tuple[int, int]]]:
+    arrays = {(path, start): a for path, each in taken.items() for start, a in each.pieces}
+    found: dict[str, list[Piece]] = {}
+    files: dict[str, tuple[int, int]] = {}
+    for i, group in enumerate(_arrays.parts({key: a.nbytes for key, a in arrays.items()})):
+        name = f"{process}-{i}"
+        part = folder / ARRAYS / name
+        _arrays.write_pieces(part, {key: arrays[key] for key in group})
+        files |= {f"{ARRAYS}/{name}/{file}": size for file, size in _disk.seal(part).items()}
+        for path, start in group:
+            found.setdefault(path, []).append(Piece(name, start, arrays[path, start].shape))
+    return found, files
+
+
+def _commit(folder: Path, found: Manifest) -> None:
     _disk.sync(folder / ARRAYS)
-    text = Manifest(leaves, dict(files), metrics, _versions()).encode()
+    text = found.encode()
     _disk.write(folder / MANIFEST, text)
     # The mark must not be on the disk before what it stands for.
     _disk.sync(folder)
@@ -124,7 +162,8 @@ def manifest(folder: Path) -> Manifest:
         version, writer = error.args
         raise CheckpointError(
             f"'{folder}' has version {version} of the format, written by oryxstate {writer}; this "
-            f"release reads version {VERSION}. Update oryxstate, `pip install -U oryxstate`."
+            f"release reads versions up to {WITH_PIECES}. Update oryxstate, "
+            "`pip install -U oryxstate`."
         ) from None
     except ValueError as error:
         raise Damaged(folder, str(error)) from None
@@ -143,66 +182,3 @@ class Damaged(CheckpointError):
 
     def __init__(self, folder: Path, reason: str):
         super().__init__(f"'{folder}' cannot be read: {reason}.")
-
-
-def read(folder: Path, into: Any, *, select: Any, rules: Sequence[Rule]) -> tuple[Any, Report]:
-    """Read a checkpoint into a pytree like `into`."""
-    found = manifest(folder)
-    entries: Entries = {
-        path: Entry.saved(path, leaf.shape, leaf.dtype) for path, leaf in found.leaves.items()
-    }
-    entries = follow(rules, entries)
-    report = compare(entries, into, select, f"'{folder}'")
-    loaded = dict(named_leaves(into))
-    for path, value in _values(folder, found, {path: entries[path] for path in report.loaded}):
-        loaded[path] = put(value, loaded[path], path)
-    return jax.tree.unflatten(jax.tree.structure(into), loaded.values()), report
-
-
-def _values(folder: Path, found: Manifest, entries: Entries) -> Iterator[tuple[str, Any]]:
-    """Yield values by path, part after part, holding no saved array longer than its last use."""
-    leaves = found.leaves
-
-    def last_part(path: str) -> int:
-        return max((leaves[source].part or 0 for source in entries[path].sources), default=0)
-
-    order = sorted(entries, key=last_part)
-    last = {source: path for path in order for source in entries[path].sources}
-    held: dict[str, Any] = {}
-    wanted: dict[int, list[str]] = {}
-    for source in last:
-        if (part := leaves[source].part) is not None:
-            wanted.setdefault(part, []).append(source)
-        else:
-            held[source] = _stored(leaves[source])
-    with ThreadPoolExecutor(1) as pool:
-        parts = iter([(part, partial(_part, folder, found, part, wanted[part])) for part in wanted])
-        ahead = {part: pool.submit(read) for part, read in itertools.islice(parts, 1)}
-        for path in order:
-            for source in entries[path].sources:
-                if source not in held:
-                    # While this part goes into the model, the next one is read.
-                    ahead |= {part: pool.submit(read) for part, read in itertools.islice(parts, 1)}
-                    part = leaves[source].part
-                    assert part is not None, "a value of Python, which is read from the manifest"
-                    held |= ahead.pop(part).result()
-            yield path, entries[path].value(held)
-            for source in {s for s in entries[path].sources if last[s] == path}:
-                del held[source]
-
-
-def _stored(leaf: Leaf) -> Any:
-    """Return a leaf that is in the manifest itself."""
-    if leaf.value is not None:
-        return scalar_from_text(leaf.dtype, leaf.value)
-    keys = leaf.dtype.startswith("key<")
-    return np.empty((*leaf.shape, 0) if keys else leaf.shape, "uint32" if keys else leaf.dtype)
-
-
-def _part(folder: Path, found: Manifest, part: Any, wanted: list[str]) -> dict[str, Any]:
-    """Read arrays of one part, whose files are checked first."""
-    name = f"{ARRAYS}/{part}/"
-    for file in (file for file in found.files if file.startswith(name)):
-        if _disk.measure(folder / file) != found.files[file]:
-            raise Damaged(folder, f"its file {file} is not the one that was written")
-    return _arrays.read(folder / name, wanted)

@@ -10,8 +10,29 @@ from typing import Any
 
 import numpy as np
 
-FORMAT, VERSION = "oryxstate checkpoint", 1
+FORMAT = "oryxstate checkpoint"
+VERSION, WITH_PIECES = 1, 2  # of the format; the second where arrays are in pieces
 MANIFEST, COMMITTED, ARRAYS = "manifest.json", "COMMITTED", "arrays"
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A block of an array that one of several processes wrote.
+
+    Attributes:
+        part: the folder in `arrays/` that it is in.
+        start: where it begins in the array, on each axis.
+        shape: its shape.
+    """
+
+    part: str
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def decode(cls, part: str, start: Sequence[int], shape: Sequence[int]) -> Piece:
+        """Return the piece that JSON describes."""
+        return cls(str(part), tuple(map(int, start)), tuple(map(int, shape)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +46,45 @@ class Leaf:
         part: the number of the folder in `arrays/` that it is in; None for a value of Python, and
             for an array without elements.
         value: a value of Python as text.
+        pieces: its pieces, if several processes wrote it, whose blocks do not overlap.
     """
 
     dtype: str
     shape: tuple[int, ...] = ()
     part: int | None = None
     value: str | None = None
+    pieces: tuple[Piece, ...] = ()
+
+    def encode(self) -> dict[str, Any]:
+        """Return what JSON holds of it."""
+        found = {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+        return found if self.pieces else {k: v for k, v in found.items() if k != "pieces"}
+
+    @classmethod
+    def decode(
+        cls,
+        dtype: str,
+        shape: Sequence[int],
+        part: int | None = None,
+        value: str | None = None,
+        pieces: Sequence[Mapping[str, Any]] = (),
+    ) -> Leaf:
+        """Return the leaf that JSON describes.
+
+        Raises:
+            TypeError: if a leaf cannot be that.
+        """
+        if dtype in _SCALARS and isinstance(value, str):
+            return cls(dtype, value=value)
+        known = dtype.startswith("key<") or np.dtype(dtype).kind in "biufcV"  # V: bfloat16, ...
+        if not known:
+            raise TypeError(f"there is no array of dtype {dtype!r}")
+        return cls(
+            dtype,
+            tuple(map(int, shape)),
+            None if part is None else int(part),
+            pieces=tuple(Piece.decode(**piece) for piece in pieces),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +105,13 @@ class Manifest:
 
     def encode(self) -> bytes:
         """Return the text of the file."""
-        leaves = {
-            path: {k: v for k, v in dataclasses.asdict(leaf).items() if v is not None}
-            for path, leaf in self.leaves.items()
-        }
+        in_pieces = any(leaf.pieces for leaf in self.leaves.values())
         data = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": WITH_PIECES if in_pieces else VERSION,
             "written_by": self.written_by,
             "metrics": {name: value.hex() for name, value in self.metrics.items()},
-            "leaves": leaves,
+            "leaves": {path: leaf.encode() for path, leaf in self.leaves.items()},
             "files": {name: {"size": s, "crc32": c} for name, (s, c) in self.files.items()},
         }
         return json.dumps(data, indent=1).encode()
@@ -76,33 +127,17 @@ class Manifest:
         data = json.loads(text)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"its {MANIFEST} is not that of an {FORMAT}")
-        if data.get("version") != VERSION:
+        if data.get("version") not in (VERSION, WITH_PIECES):
             raise FutureVersion(data.get("version"), data.get("written_by", {}).get("oryxstate"))
         try:
             return cls(
-                leaves={path: _leaf(**leaf) for path, leaf in data["leaves"].items()},
+                leaves={path: Leaf.decode(**leaf) for path, leaf in data["leaves"].items()},
                 files={name: (f["size"], f["crc32"]) for name, f in data["files"].items()},
                 metrics={name: float.fromhex(x) for name, x in data["metrics"].items()},
                 written_by=data["written_by"],
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"its {MANIFEST} is not complete: {error!r}") from None
-
-
-def _leaf(
-    dtype: str, shape: Sequence[int], part: int | None = None, value: str | None = None
-) -> Leaf:
-    """Return a leaf of which the file says only what a leaf can be.
-
-    Raises:
-        TypeError: if it does not.
-    """
-    if dtype in _SCALARS and isinstance(value, str):
-        return Leaf(dtype, value=value)
-    known = dtype.startswith("key<") or np.dtype(dtype).kind in "biufcV"  # V: bfloat16 and so on
-    if not known:
-        raise TypeError(f"there is no array of dtype {dtype!r}")
-    return Leaf(dtype, tuple(map(int, shape)), None if part is None else int(part))
 
 
 class FutureVersion(Exception):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from oryxstate._errors import CheckpointError
-from oryxstate.checkpoint import _disk, _folder
+from oryxstate.checkpoint import _disk, _folder, _read
+from oryxstate.checkpoint._call import Call, OtherProcess
 from oryxstate.checkpoint._snapshot import snapshot
 from oryxstate.mapping._match import Report
 from oryxstate.mapping._rule import Rule
@@ -20,6 +21,8 @@ def save(
     folder: str | os.PathLike[str], tree: Any, *, metrics: Mapping[str, Any] | None = None
 ) -> None:
     """Write a checkpoint of a pytree, and return when it is on the disk.
+
+    Where `jax.distributed` is initialized, every process calls it.
 
     Args:
         folder: the folder to make, which does not exist yet.
@@ -42,12 +45,15 @@ def save(
         {'scale': Array([1., 1.], dtype=float32), 'step': 7}
     """
     path = Path(folder).absolute()
-    if path.exists():
-        raise CheckpointError(f"'{path}' exists: give another name, or remove it first.")
-    taken, given = snapshot(tree), numbers(metrics)
+    with Call(f"save('{path.name}')") as call:
+        if call.number == 0 and path.exists():
+            raise CheckpointError(f"'{path}' exists: give another name, or remove it first.")
+        taken, given = snapshot(tree), numbers(metrics)
+        if call.number == 0:
+            with failing(f"'{path}' was not saved"):
+                _disk.make_folder(path.parent)
     with failing(f"'{path}' was not saved"):
-        _disk.make_folder(path.parent)
-        _folder.write(path, taken, given)
+        _folder.write(path, taken, given, call)
 
 
 def restore(
@@ -82,7 +88,7 @@ def restore(
         CheckpointError: if there is no whole checkpoint there.
         ValueError: if a rule or the selection matches nothing.
     """
-    tree, done = _folder.read(Path(folder).absolute(), into, select=select, rules=mapping)
+    tree, done = _read.read(Path(folder).absolute(), into, select=select, rules=mapping)
     if report is not None:
         report(done)
     return tree
@@ -114,7 +120,7 @@ class failing:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, Exception) and not isinstance(error, CheckpointError | ImportError):
+            named = "" if isinstance(error, OtherProcess) else f"{type(error).__name__}: "
             raise CheckpointError(
-                f"{self.text}: {type(error).__name__}: {error}. Nothing that was saved before has "
-                "changed."
+                f"{self.text}: {named}{error}. Nothing that was saved before has changed."
             ) from error

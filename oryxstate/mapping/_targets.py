@@ -118,21 +118,70 @@ def put(value: Any, leaf: Any, path: str) -> Any:
         if value.size == 0:  # and the axes of the data are not known
             spec = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
             value = np.empty(jax.eval_shape(jax.random.key_data, spec).shape, np.uint32)
-        keys = jax.random.wrap_key_data(jnp.array(value), impl=_tree.key_impl(leaf))
-        return _placed(keys, leaf)
+        sharding = sharding_of(leaf)
+        data = jnp.array(value) if _is_here(sharding) else _global(np.asarray(value), sharding)
+        return _placed(jax.random.wrap_key_data(data, impl=_tree.key_impl(leaf)), leaf)
     value = _cast(np.asarray(value), np.dtype(leaf.dtype), path)
     if isinstance(leaf, np.ndarray | np.generic):
         return value if isinstance(leaf, np.ndarray) else value[()]
     return _placed(value, leaf)
 
 
+def put_blocks(value: Any, leaf: Any, path: str) -> jax.Array:
+    """Return a saved array as a sharded leaf, of which only the blocks on this process are read.
+
+    Args:
+        value: what gives a block as a NumPy array for an index of slices.
+        leaf: a leaf of which `blocks_of` is not None.
+        path: where it stands, for errors.
+
+    Raises:
+        MismatchError: if a number does not fit the dtype.
+    """
+    dtype = np.dtype(leaf.dtype)
+    array = jax.make_array_from_callback(
+        tuple(leaf.shape), sharding_of(leaf), lambda index: _cast(value[index], dtype, path)
+    )
+    return _weak(array, leaf)
+
+
+def blocks_of(leaf: Any) -> list[Any] | None:
+    """Return the indices of the blocks of a leaf on this process, None if it takes all."""
+    sharding = sharding_of(leaf) if is_weight(leaf) else None
+    if sharding is None or isinstance(leaf, np.ndarray | np.generic):
+        return None
+    return list(sharding.addressable_devices_indices_map(tuple(leaf.shape)).values())
+
+
+def sharding_of(leaf: Any) -> Any:
+    """Return the sharding that a leaf, or the spec of one, asks for, None if for none."""
+    if isinstance(leaf, jax.Array) and not leaf.committed:
+        return None
+    return getattr(leaf, "sharding", None)
+
+
+def _is_here(sharding: Any) -> bool:
+    return sharding is None or sharding.is_fully_addressable
+
+
+def _global(value: np.ndarray, sharding: Any) -> jax.Array:
+    """Return an array over several processes, each of which has the value."""
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
 def _placed(value: Any, leaf: Any) -> jax.Array:
     """Return an array where that of the leaf is, with its weak type."""
-    sharding = getattr(leaf, "sharding", None)
-    if isinstance(leaf, jax.Array) and not leaf.committed:
-        sharding = None
-    array = jax.device_put(value, sharding)
-    return _jax.convert(array, array.dtype, True) if getattr(leaf, "weak_type", False) else array
+    sharding = sharding_of(leaf)
+    if _is_here(sharding):
+        array = jax.device_put(value, sharding)
+    else:
+        array = _global(value, sharding) if isinstance(value, np.ndarray) else value
+    return _weak(array, leaf)
+
+
+def _weak(array: jax.Array, leaf: Any) -> jax.Array:
+    weak = getattr(leaf, "weak_type", False)
+    return _jax.convert(array, array.dtype, True) if weak else array
 
 
 def _cast(value: np.ndarray, dtype: np.dtype, path: str) -> np.ndarray:
