@@ -21,6 +21,7 @@ from oryxstate.testing._laws._gradients import (
     float64_agreement,
     gradient_is_difference,
 )
+from oryxstate.testing._laws._sets import LAWS_2026_11, SETS
 from oryxstate.testing._laws._transformed import (
     call_is_part,
     checkpoint_is_plain,
@@ -75,4 +76,14 @@ LAWS: dict[str, Law] = FOUNDATIONS | {
 }
 """All laws by name, in the order in which they are checked."""
 
-__all__ = ["FOUNDATIONS", "LAWS", "Case", "Law", "LawError", "NotApplicable", "meaning"]
+__all__ = [
+    "FOUNDATIONS",
+    "LAWS",
+    "LAWS_2026_11",
+    "SETS",
+    "Case",
+    "Law",
+    "LawError",
+    "NotApplicable",
+    "meaning",
+]
