@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import Any
 
@@ -12,7 +13,7 @@ from oryxstate.testing._dimensions import scopes
 from oryxstate.testing._parameters import Parameters, draw_arguments, parameters_of
 from oryxstate.testing._values import Drawing, bind
 
-_REMEDY = "`@laws(model, inputs)`, or `check_module(model, *inputs)`; it may be for `{}`"
+_REMEDY = "`@laws(model, inputs)`, with values of `{}` among the inputs"
 
 
 def inputs_of_call(
@@ -45,7 +46,8 @@ def inputs_of_call(
 @st.composite
 def _inputs(draw: Any, model: Any, call: Parameters, leading: tuple[int, ...]) -> Any:
     drawing = Drawing(draw, draw(scopes(None)))
-    for name, hint in _hints.of_fields(type(model)).items():
+    fields = _hints.of_fields(type(model)) if dataclasses.is_dataclass(model) else {}
+    for name, hint in fields.items():
         bind(hint, getattr(model, name, None), drawing.scope)
     drawing.scope.leading = leading
     return draw_arguments(drawing, call, {})
