@@ -146,7 +146,7 @@ def forgetful(x):
 
 WRONG: dict[str, tuple[Any, str, str]] = {
     "nnx, a Python counter": (lambda: (Bump(), X), "no_retrace", "traced again.*keep it in an arr"),
-    "nnx, a dtype": (lambda: (Widens(), X), "stable_types", "`.variables.'count'.*float32.*int32"),
+    "nnx, a dtype": (lambda: (Widens(), X), "stable_types", "`variables.'count'.*float32.*int32"),
     "linen, a gradient": (lambda: (Norm(), 0 * X), "finite_gradient", "not finite"),
     "linen, a dtype": (lambda: (KeepsDtype(), X), "stable_types", "float32.* but bfloat16"),
     "haiku, global numbers": (
