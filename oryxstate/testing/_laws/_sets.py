@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 LAWS_2026_11 = (
-    "no_static_array",
     "pytree_round_trip",
+    "no_static_array",
     "no_stale_state",
     "runs",
     "stable_types",
