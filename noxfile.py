@@ -1,6 +1,7 @@
 """Every check of the project, each in an environment of its own; `nox -l` lists them."""
 
 import os
+import shutil
 from pathlib import Path
 
 import nox
@@ -9,7 +10,7 @@ from python_discovery import get_interpreter
 # Since this release nox finds an interpreter by running it: a pyenv shim that only answers
 # "command not found" is none.
 nox.needs_version = ">=2026.8.10"
-nox.options.sessions = ["lint", "typecheck", "docs", "imports", "tests"]
+nox.options.sessions = ["lint", "typecheck", "docs", "package", "tests"]
 
 # Each supported Python with a JAX of its own, from the oldest JAX to the newest.
 ROWS = [("3.11", "0.10.0"), ("3.12", "0.11.2"), ("3.13", "0.12.0.1"), ("3.14", "0.12.0.1")]
@@ -205,9 +206,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typecheck(session: nox.Session) -> None:
-    """Pyright over the package and over what users write with it (tests/typing)."""
+    """Pyright over the package and over what users write with it; all that is public has a type."""
     session.install(".[train,view,testing]", *group("typecheck"))
     session.run("pyright")
+    session.run("pyright", "--verifytypes", "oryxstate", "--ignoreexternal")
 
 
 @nox.session
@@ -218,11 +220,31 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
-def imports(session: nox.Session) -> None:
-    """The package imports without any extra."""
-    session.install(".")
-    # -I: the installed package, not the folder beside this file.
-    session.run("python", "-I", "-c", "import oryxstate")
+def package(session: nox.Session) -> None:
+    """Build wheel and sdist into dist, and install each; for a release, `-- --tag v0.2.0`."""
+    session.install(*group("package"))
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build")
+    built = sorted(map(str, Path("dist").iterdir()))
+    session.run("twine", "check", "--strict", *built)
+    for artefact in built:
+        fresh = Path(session.create_tmp()) / Path(artefact).name
+        session.run("python", "-m", "venv", "--clear", str(fresh))
+        python = str(fresh / ("Scripts" if os.name == "nt" else "bin") / "python")
+        session.run(python, "-m", "pip", "install", "--quiet", artefact, external=True)
+        # -I: what is installed, without any extra, not the folder beside this file.
+        session.run(python, "-I", "-m", "oryxstate", external=True)
+    expect_tag(session, built)
+
+
+def expect_tag(session: nox.Session, built: list[str]) -> None:
+    """End with an error if the tag of a release is not the version that was built."""
+    if session.posargs[:1] != ["--tag"]:
+        return
+    tag = session.posargs[1]
+    wheel = f"oryxstate-{tag.removeprefix('v')}-py3-none-any.whl"
+    if wheel not in map(os.path.basename, built):
+        session.error(f"the tag {tag} asks for {wheel}, but {built} were built: see _version.py")
 
 
 @nox.session

@@ -54,7 +54,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, layer: str, expected: str, got: Any, path: str = ""):
-        self.parts = layer, expected, got, path
+        self.parts: tuple[str, str, Any, str] = (layer, expected, got, path)
         where = f" at '{path}'" if path else ""
         super().__init__(f"{layer}{where} takes {expected}, but got {got}.")
 

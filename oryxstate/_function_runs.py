@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
 import jax
 
-from oryxstate import _jax, _signatures, _tree
+from oryxstate import _jax, _lazy, _signatures, _tree
 from oryxstate._effects import _frames, _primitives
 from oryxstate._effects._names import FUNCTION, KEY_AXIS, Name
 from oryxstate._module import _keywords, _live, _pytree
+
+if TYPE_CHECKING:
+    import equinox as eqx
+else:
+    eqx = _lazy.Lazy("equinox")
 
 INNER = "()"
 """The end of the name under which a function holds what a nested `init` without a name gave."""

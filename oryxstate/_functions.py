@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -151,7 +151,7 @@ class FunctionModule(Module):
     params: dict[str, Any] = param()
     states: dict[str, Any] = state()
     modules: dict[str, Any]
-    __key__ = staticmethod(no_key)
+    __key__: ClassVar[Any] = staticmethod(no_key)
 
     @property
     def __keywords__(self) -> dict[str, bool]:

@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from oryxstate import _tree
 from oryxstate._select._places import PARAM, places
 from oryxstate._select._selection import names_kind, params, selection
 
@@ -54,12 +54,12 @@ def partition(model: M, wrt: Any = None) -> tuple[M, M]:
         >>> ox.partition(model, ~ox.select.path("encoder"))[0]
         {'encoder': None, 'head': Array([1., 1.], dtype=float32)}
     """
-    return eqx.partition(model, _learned(model) if wrt is None else _learned_of(model, wrt))
+    return _tree.partition(model, _learned(model) if wrt is None else _learned_of(model, wrt))
 
 
 def merge(params: M, rest: M) -> M:
     """Put a model together that `partition` split."""
-    return eqx.combine(params, rest)
+    return _tree.combine(params, rest)
 
 
 def _learned_of(model: Any, wrt: Any) -> Any:

@@ -116,3 +116,15 @@ def intercept_eager_jit(touches_state: Callable[[Any], bool]) -> None:
         return call
 
     _replacements.append(_Replacement(*_jax.EAGER_JIT, wrap))
+
+
+# What is replaced ---------------------------------------------------------------------------------
+
+
+def replaced() -> dict[str, Any]:
+    """Return what stands now at each name that a root call replaces, `scan.bind_with_trace` say."""
+    return {f"{_name(one.owner)}.{one.name}": getattr(one.owner, one.name) for one in _replacements}
+
+
+def _name(owner: Any) -> str:
+    return owner.name if isinstance(owner, _jax.Primitive) else owner.__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ class ArraySpec:
     def __repr__(self) -> str:
         return f"{self.dtype.name}[{','.join(map(str, self.shape))}]"
 
-    def __iter__(self):
+    def __iter__(self) -> NoReturn:
         raise TypeError("an ArraySpec is not a sequence: iterate over its `shape`")
 
 
@@ -158,6 +158,21 @@ def key_impl(key: Any) -> Any:
 
     jax.eval_shape(note, jax.ShapeDtypeStruct(key.shape, key.dtype))
     return found
+
+
+def partition(tree: Any, mask: Any) -> tuple[Any, Any]:
+    """Split a pytree by a mask of its structure; each part has None for the leaves of the other."""
+    kept = jax.tree.map(lambda keep, x: x if keep else None, mask, tree)
+    return kept, jax.tree.map(lambda keep, x: None if keep else x, mask, tree)
+
+
+def combine(part: Any, other: Any) -> Any:
+    """Put together what `partition` split."""
+    return jax.tree.map(lambda x, y: y if x is None else x, part, other, is_leaf=_is_none)
+
+
+def _is_none(value: Any) -> bool:
+    return value is None
 
 
 def is_spec(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Pages on moving from other libraries, with the blocks that need these (`nox -s peers`)."""
+"""Pages with blocks that need other libraries (`nox -s peers`)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ def test_both_sides_of_a_page_run_and_agree(name, tmp_path, monkeypatch):
     module = types.ModuleType("page_about_moving")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     check(ALSO[name], vars(module), frozenset({"python", "py"}))
+
+
+@pytest.mark.parametrize("name", ["export", "use-with-other-libraries"])
+def test_all_blocks_of_a_page_run(name):
+    module = types.ModuleType("page_with_other_libraries")
+    check(ROOT / f"docs/how-to/{name}.md", vars(module), frozenset({"python", "py"}))
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,9 +1,10 @@
-"""The demo, run for one epoch against the README; `nox -s demo` trains to the end."""
+"""The demo, run for three epochs, killed and resumed; `nox -s demo` trains to the end."""
 
 import errno
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,69 +17,109 @@ EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 DEMO = EXAMPLES / "digits.py"
 
 
-def run(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+
+
+def command(*args: object) -> list[str]:
+    return [sys.executable, "-u", str(DEMO), *map(str, args)]
+
+
+def environment() -> dict[str, str]:
     env = {**os.environ, "COLUMNS": "100", "JAX_PLATFORMS": "cpu"}
     env.pop("XLA_FLAGS", None)  # not the eight devices of the other tests
     env["PYTHONPATH"] = str(Path(oryxstate.__file__).parents[1])  # the package that is tested here
-    command = [sys.executable, str(DEMO), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, timeout=300)
+    return env
+
+
+def run(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    options = {"cwd": cwd, "env": environment(), "timeout": 300, "text": True}
+    return subprocess.run(command(*args), **PIPES, **options)
+
+
+def stopped(number, line, *args, cwd):
+    """Run until a line is printed; send a signal; the exit status and what was printed."""
+    process = subprocess.Popen(command(*args), cwd=cwd, env=environment(), text=True, **PIPES)
+    said = ""
+    for text in process.stdout:
+        said += text
+        if text.startswith(line):
+            process.send_signal(number)
+            break
+    rest, errors = process.communicate(timeout=300)
+    return process.returncode, said + rest, errors
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Two runs with one seed: their folders and what they printed."""
-    folder = tmp_path_factory.mktemp("demo")
-    outs = [folder / "one" / "nested", folder / "two"]  # the first is made with its parent
-    done = [run("--epochs", 1, "--seed", 3, "--out", out, cwd=folder) for out in outs]
-    for process in done:
-        assert process.returncode == 0, process.stderr
-    return outs, [process.stdout for process in done]
+def whole(tmp_path_factory):
+    """A run from the beginning to the end: its folder, and what it printed."""
+    above = tmp_path_factory.mktemp("demo")
+    out = above / "made" / "with its parent"
+    process = run("--epochs", 3, "--seed", 3, "--out", out, cwd=above)
+    assert process.returncode == 0, process.stderr
+    return out, process.stdout
+
+
+def test_a_run_that_is_interrupted_and_killed_ends_with_the_same_figures(whole, tmp_path):
+    options = ["--epochs", 3, "--seed", 3, "--out", tmp_path / "out"]
+    status, text, errors = stopped(signal.SIGINT, "epoch   1/3", *options, cwd=tmp_path)
+    assert (status, errors) == (130, "")
+    assert "--resume --out" in text.split("Stopped after ")[1]
+    refused = run(*options, cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.endswith(
+        "has a run that is not over. Go on with it, --resume, or give a new one another folder, "
+        "--out\n"
+    )
+    options += ["--resume"]
+    assert stopped(signal.SIGKILL, "epoch   2/3", *options, cwd=tmp_path)[0] == -signal.SIGKILL
+    assert run(*options, cwd=tmp_path).returncode == 0
+    one, two = figures_of(whole[0]), figures_of(tmp_path / "out")
+    assert one.pop("run").keys() == two.pop("run").keys() == {"seconds", "jax", "python"}
+    assert one == two
+
+
+def test_other_options_do_not_resume_a_run(whole):
+    process = run("--epochs", 4, "--seed", 3, "--out", whole[0], "--resume", cwd=whole[0])
+    assert process.returncode == 1
+    assert "was started with --accumulate 1 --epochs 3 --patience 10 --seed 3. " in process.stderr
 
 
 def figures_of(folder: Path) -> dict:
     return json.loads((folder / "figures.json").read_text())
 
 
-def test_the_same_seed_gives_the_same_figures(runs):
-    one, two = map(figures_of, runs[0])
-    assert one.pop("run").keys() == two.pop("run").keys() == {"seconds", "jax", "python"}
-    assert one == two
-
-
-def test_the_figures_are_sound(runs):
-    figures = figures_of(runs[0][0])
-    assert (figures["epochs"], figures["seed"]) == (1, 3)
-    # Each training step counted once, and no evaluation: 1,437 images in batches of 64.
-    assert figures["steps"] == figures["batches_counted_by_the_model"] == 22
+def test_the_figures_are_sound(whole):
+    figures = figures_of(whole[0])
+    assert (figures["epochs"], figures["seed"]) == (3, 3)
+    # Each training step counted once, and no evaluation: 1,293 images in batches of 64.
+    assert figures["steps"] == figures["batches_counted_by_the_model"] == 3 * 20
     curves = figures["curves"]
-    assert {name: len(values) for name, values in curves.items()} == {
-        "train_loss": 1,
-        "train_accuracy": 1,
-        "test_loss": 1,
-        "test_accuracy": 1,
-    }
-    assert 0 < curves["test_loss"][0] < 2.3  # the cross-entropy of guessing
-    assert 0.5 < figures["test_accuracy"] == curves["test_accuracy"][0] <= 1
-    assert 0 < curves["train_accuracy"][0] <= 1
+    names = [f"{part}_{what}" for part in ("train", "validation") for what in ("loss", "accuracy")]
+    assert {name: len(values) for name, values in curves.items()} == dict.fromkeys(names, 3)
+    losses = curves["validation_loss"]
+    assert 0 < losses[2] < losses[0] < 2.3  # the cross-entropy of guessing
+    assert figures["best_epoch"] == 1 + losses.index(min(losses))
+    assert 0.9 < figures["test_accuracy"] <= 1
+    assert 0.9 < curves["train_accuracy"][2] <= 1
 
 
-def test_the_picture_can_be_read(runs):
+def test_the_picture_can_be_read(whole):
     from matplotlib import image
 
-    pixels = image.imread(runs[0][0] / "curves.png")
+    pixels = image.imread(whole[0] / "curves.png")
     assert pixels.shape[0] > 500
     assert pixels.shape[1] > 800
     assert pixels[..., :3].std() > 0.05  # something is drawn
 
 
-def test_the_output_names_variables_accuracy_and_files(runs):
-    (folder, _), (text, _) = runs
-    for row in ("layers[2].mean", "layers[0].batches", "layers[15].kernel", "94,186"):
+def test_the_output_names_layers_accuracy_and_files(whole):
+    folder, text = whole
+    for row in ("layer.layers[2]", "layer.layers[15]", "BatchNorm", "94,186"):
         assert row in text
-    assert "epoch   1/1" in text  # a line in place of the bar, which needs a terminal
+    assert "epoch   1/3" in text  # a line in place of the bar, which needs a terminal
     accuracy = figures_of(folder)["test_accuracy"]
-    assert f"Test accuracy {accuracy:.2%} ({round(accuracy * 360)} of 360) after 1 epoch" in text
-    assert str(folder / "curves.png") in text.replace("\n", "")
+    assert f"Test accuracy {accuracy:.2%} ({round(accuracy * 360)} of 360) with epoch 3" in text
+    assert str(folder / "curves.png") in text
     assert "\x1b" not in text
 
 
@@ -89,6 +130,8 @@ def test_the_output_names_variables_accuracy_and_files(runs):
         (["--epochs", "-3"], "argument --epochs: must be from 1 to 10000, not -3"),
         (["--epochs", "many"], "argument --epochs: 'many' is not a whole number"),
         (["--epochs", "1.5"], "argument --epochs: '1.5' is not a whole number"),
+        (["--accumulate", "0"], "argument --accumulate: must be from 1 to 1000, not 0"),
+        (["--patience", "0"], "argument --patience: must be from 1 to 1000, not 0"),
         (["--seed", "-1"], "argument --seed: must be from 0 to 4294967295, not -1"),
         (["--out", "file"], "argument --out: 'file' is not a folder"),
         (["--out", "file/below"], "argument --out: cannot write to 'file/below': Not a directory"),
@@ -134,5 +177,5 @@ def test_a_folder_that_is_not_writable_gives_one_line(tmp_path, monkeypatch, cap
 def test_help_names_the_options(tmp_path):
     process = run("--help", cwd=tmp_path)
     assert process.returncode == 0
-    for option in ("--epochs", "--seed", "--out"):
+    for option in ("--epochs", "--seed", "--accumulate", "--patience", "--out", "--resume"):
         assert option in process.stdout

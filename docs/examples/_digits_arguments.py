@@ -11,7 +11,15 @@ from typing import NamedTuple, NoReturn
 class Options(NamedTuple):
     epochs: int
     seed: int
+    accumulate: int
+    patience: int
     out: Path
+    resume: bool
+
+    def numbers(self) -> dict[str, int]:
+        """Those that the figures depend on."""
+        names = ("accumulate", "epochs", "patience", "seed")
+        return {name: getattr(self, name) for name in names}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,11 +35,24 @@ def parse(description: str | None) -> Options:
     add("--epochs", type=_epochs, default=30, help="passes over the training images (default: 30)")
     add("--seed", type=_seed, default=0, help="of weights, dropout and batches (default: 0)")
     add(
+        "--accumulate",
+        type=_count,
+        default=1,
+        help="batches whose gradients are averaged for one update (default: 1)",
+    )
+    add(
+        "--patience",
+        type=_count,
+        default=10,
+        help="epochs without a better validation loss after which to stop (default: 10)",
+    )
+    add(
         "--out",
         type=_folder,
         default=Path("digits-out"),
-        help="folder for curves.png and figures.json, made if missing (default: digits-out)",
+        help="folder for curves.png, figures.json and checkpoints (default: digits-out)",
     )
+    add("--resume", action="store_true", help="go on with the run in the folder, if there is one")
     options = Options(**vars(parser.parse_args()))
     try:
         _make_folder(options.out)
@@ -48,6 +69,10 @@ def _integer(text: str, low: int, high: int) -> int:
     if not low <= value <= high:
         raise argparse.ArgumentTypeError(f"must be from {low} to {high}, not {value}")
     return value
+
+
+def _count(text: str) -> int:
+    return _integer(text, 1, 1000)
 
 
 def _epochs(text: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import matplotlib
 import numpy as np
-from _digits_data import Digits
+from _digits_data import Images
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
@@ -31,9 +31,9 @@ def write_figures(folder: Path, figures: dict[str, Any], seconds: float) -> Path
 
 
 def write_curves(
-    folder: Path, curves: dict[str, list[float]], digits: Digits, logits: np.ndarray
+    folder: Path, curves: dict[str, list[float]], test: Images, logits: np.ndarray
 ) -> Path:
-    """Loss and accuracy by epoch, above the held-out images that the model finds hardest."""
+    """Draw loss and accuracy by epoch, above the test images that the model finds hardest."""
     path = folder / "curves.png"
     style = {"text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "font.size": 10}
     with matplotlib.rc_context(style):
@@ -47,15 +47,15 @@ def write_curves(
         left.yaxis.set_minor_formatter(NullFormatter())
         _draw(right, curves, "accuracy", "Accuracy")
         right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        if curves["test_accuracy"][-1] > 0.95 and len(curves["test_accuracy"]) > 3:
+        if curves["validation_accuracy"][-1] > 0.95 and len(curves["train_accuracy"]) > 3:
             right.set_ylim(0.9, 1.004)  # where the curves differ; the first epochs lie below
-        _draw_hardest(below, digits, logits)
+        _draw_hardest(below, test, logits)
         figure.savefig(path, dpi=150)
     return path
 
 
 def _draw(axes: Any, curves: dict[str, list[float]], quantity: str, title: str) -> None:
-    for part, color, label in (("train", TRAIN, "training"), ("test", TEST, "held out")):
+    for part, color, label in (("train", TRAIN, "training"), ("validation", TEST, "validation")):
         values = curves[f"{part}_{quantity}"]
         last = f"{values[-1]:.2%}" if quantity == "accuracy" else f"{values[-1]:.2g}"
         axes.plot(
@@ -75,9 +75,9 @@ def _draw(axes: Any, curves: dict[str, list[float]], quantity: str, title: str) 
     axes.legend(frameon=False)
 
 
-def _draw_hardest(figure: Any, digits: Digits, logits: np.ndarray) -> None:
+def _draw_hardest(figure: Any, test: Images, logits: np.ndarray) -> None:
     probabilities = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
-    labels, answers = digits.test_labels, logits.argmax(1)
+    labels, answers = test.labels, logits.argmax(1)
     certainty = probabilities[np.arange(len(labels)), labels]
     wrong = int((answers != labels).sum())
     figure.suptitle(
@@ -89,7 +89,7 @@ def _draw_hardest(figure: Any, digits: Digits, logits: np.ndarray) -> None:
     for axes, i in zip(figure.subplots(1, SHOWN), certainty.argsort(stable=True), strict=False):
         right = answers[i] == labels[i]
         how = f", {certainty[i]:.0%} sure" if right else f" read as {answers[i]}"
-        axes.imshow(digits.test_images[i, :, :, 0], cmap="gray_r", vmin=0, vmax=1)
+        axes.imshow(test.images[i, :, :, 0], cmap="gray_r", vmin=0, vmax=1)
         axes.set_xlabel(f"{labels[i]}{how}", color=INK if right else WRONG)
         axes.spines[:].set_color("#cbd2d9" if right else WRONG)
         axes.set(xticks=[], yticks=[])

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
+from _digits_arguments import Options
 from _digits_data import Digits
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 import oryxstate as ox
 
@@ -23,114 +22,98 @@ class Screen:
         self.console = Console(highlight=False)
 
     def show_data(self, digits: Digits) -> None:
-        """How many images there are."""
-        train, test = len(digits.train_labels), len(digits.test_labels)
+        """Say how many images there are."""
+        train, validation, test = (len(part.labels) for part in digits)
         self.console.print(
-            f"[bold]{train + test:,} handwritten digits[/] of 8x8 pixels: "
-            f"{train:,} to train on, {test:,} held out.\n"
+            f"[bold]{train + validation + test:,} handwritten digits[/] of 8x8 pixels: {train:,} "
+            f"to train on, {validation} to choose the best epoch by, {test} held out.\n"
         )
 
-    def show_summary(self, model: Any) -> None:
-        """One row for each variable of the model, and the totals."""
-        table = Table(title=f"{type(model).__name__}: its variables", title_justify="left")
-        table.add_column("variable", no_wrap=True)
-        table.add_column("kind")
-        table.add_column("shape")
-        table.add_column("dtype")
-        table.add_column("count", justify="right")
-        totals = dict.fromkeys(("param", "state"), 0)
-        for path, kind, leaf in _variables(model):
-            totals[kind] += leaf.size
-            shape = "x".join(map(str, leaf.shape)) or "scalar"
-            style = "green" if kind == "state" else None
-            table.add_row(path, kind, shape, str(leaf.dtype), f"{leaf.size:,}", style=style)
-        table.add_section()
-        for kind, total in totals.items():
-            table.add_row("total", kind, "", "", f"{total:,}", style="bold")
-        self.console.print(table)
+    def show_summary(self, model: Any, digits: Digits) -> None:
+        """Show one row for each layer of the model, and what it does to one image."""
+        image = digits.train.images[0]
+        self.console.print(f"{ox.summary(model, ox.ArraySpec(image.shape))}\n", soft_wrap=True)
 
     @contextlib.contextmanager
-    def progress(self, epochs: int, steps: int) -> Iterator[_Progress]:
-        """A live bar on a terminal; elsewhere a line now and then."""
+    def progress(self, run: Any, steps: int) -> Iterator[_Progress]:
+        """Show a live bar on a terminal; elsewhere a line now and then."""
+        if run.step:
+            self.console.print(f"Go on after {run.step:,} steps.")
         bar = Progress(
             TextColumn("epoch {task.fields[epoch]:>3}/{task.fields[epochs]}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("loss [bold]{task.fields[loss]:.4f}[/]"),
             TextColumn("accuracy [bold]{task.fields[accuracy]:6.2%}[/]"),
-            TextColumn("held out [bold green]{task.fields[test]}[/]"),
+            TextColumn("validation [bold green]{task.fields[validation]}[/]"),
             TimeElapsedColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
             expand=True,
         )
         with bar:
-            yield _Progress(self.console, bar, epochs, steps)
+            yield _Progress(self.console, bar, len(run.curves), steps, run.step)
+
+    def show_stopped(self, run: Any, options: Options) -> int:
+        """Say how to go on, and return the exit status of an interrupted program."""
+        command = " ".join(f"--{name} {value}" for name, value in run.options.items())
+        self.console.print(
+            f"Stopped after {run.step:,} steps. Go on with\n"
+            f"  digits.py --resume --out {options.out} {command}",
+            soft_wrap=True,
+        )
+        return 130
 
     def show_result(
         self, figures: dict[str, Any], digits: Digits, seconds: float, paths: list[Path]
     ) -> None:
-        """What the model has come to."""
-        total = len(digits.test_labels)
+        """Say what the model has come to."""
+        total = len(digits.test.labels)
         found = round(figures["test_accuracy"] * total)
         counted, steps = figures["batches_counted_by_the_model"], figures["steps"]
+        done = len(figures["curves"]["train_loss"])
         self.console.print(
-            f"\n[bold green]Test accuracy {figures['test_accuracy']:.2%}[/] "
-            f"({found} of {total}) after {_epochs(figures['epochs'])} in {seconds:.0f} s."
+            f"\n[bold green]Test accuracy {figures['test_accuracy']:.2%}[/] ({found} of {total}) "
+            f"with epoch {figures['best_epoch']} of {done}, in {seconds:.0f} s."
         )
         self.console.print(
-            f"The model's own counter stands at {counted:,} after {steps:,} training steps."
+            f"The model's own counter stood at {counted:,} after {steps:,} training steps."
         )
         for path in paths:
             self.console.print(f"Wrote {path}", soft_wrap=True)
 
 
 class _Progress:
-    def __init__(self, console: Console, bar: Progress, epochs: int, steps: int) -> None:
+    def __init__(self, console: Console, bar: Progress, epochs: int, steps: int, done: int) -> None:
         self.console, self.bar, self.epochs = console, bar, epochs
         self.every = max(1, epochs // LINES)
-        self.done = 0
         self.task = bar.add_task(
             "",
             total=epochs * steps,
-            epoch=1,
+            completed=done,
+            epoch=1 + done // steps,
             epochs=epochs,
             loss=float("nan"),
             accuracy=0.0,
-            test="      -",
+            validation="      -",
         )
 
     def step(self, loss: float, accuracy: float) -> None:
-        """One batch was seen; means over the epoch so far."""
-        self.bar.update(
-            self.task,
-            advance=1,
-            loss=loss,
-            accuracy=accuracy,
-            epoch=min(self.done + 1, self.epochs),
-        )
+        """Show means over the epoch so far, after one batch more."""
+        self.bar.update(self.task, advance=1, loss=loss, accuracy=accuracy)
 
     def epoch(
-        self, train_loss: float, train_accuracy: float, test_loss: float, test_accuracy: float
+        self, i: int, loss: float, accuracy: float, test_loss: float, test_accuracy: float
     ) -> None:
-        """One pass over the training images is done."""
-        self.done += 1
-        self.bar.update(self.task, test=f"{test_accuracy:7.2%}")
-        if self.bar.disable and (self.done % self.every == 0 or self.done in (1, self.epochs)):
+        """Show what an epoch has brought."""
+        done = i + 1
+        self.bar.update(
+            self.task,
+            validation=f"{test_accuracy:7.2%}",
+            epoch=min(done + 1, self.epochs),
+        )
+        if self.bar.disable and (done % self.every == 0 or done in (1, self.epochs)):
             self.console.print(
-                f"epoch {self.done:>3}/{self.epochs}  loss {train_loss:.4f}  "
-                f"accuracy {train_accuracy:7.2%}  held out {test_accuracy:7.2%}"
+                f"epoch {done:>3}/{self.epochs}  loss {loss:.4f}  accuracy {accuracy:7.2%}  "
+                f"validation {test_loss:.4f} {test_accuracy:7.2%}"
             )
-
-
-def _epochs(count: int) -> str:
-    return "1 epoch" if count == 1 else f"{count} epochs"
-
-
-def _variables(model: Any) -> list[tuple[str, str, jax.Array]]:
-    """Path, kind and value of each array, in the order of the model."""
-    learned = ox.named_leaves(ox.partition(model)[0])
-    return [
-        (path, "param" if path in learned else "state", leaf)
-        for path, leaf in ox.named_leaves(model).items()
-    ]

@@ -1,7 +1,9 @@
 """Train a convolutional net with BatchNorm and Dropout on 1,797 handwritten digits.
 
-The model is put together from layers. Running statistics are their state, and one random key
-reaches all that need one: see how little `NET` and `train_step` say about them.
+The model is put together from layers. Running statistics and the average of the weights are its
+state, and one random key reaches all that need one: `NET` and `train_step` say little about them.
+A checkpoint follows each epoch. Ctrl-C saves one too; after it, or after `kill -9`, `--resume`
+goes on, and the figures are those of a run that was never stopped.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import functools
 import math
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -18,9 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from _digits_arguments import Options, parse
-from _digits_data import Digits, load
+from _digits_data import Digits, Images, load
 from _digits_files import write_curves, write_figures
+from _digits_run import opened, resumed
 from _digits_screen import Screen
+from _digits_signals import Stop
 from jaxtyping import Array, Float, Int
 
 import oryxstate as ox
@@ -29,6 +33,7 @@ from oryxstate import nn
 BATCH_SIZE = 64
 PEAK_LEARNING_RATE = 4e-3
 WEIGHT_DECAY = 1e-2
+CURVES = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
 # The model ----------------------------------------------------------------------------------------
 
@@ -63,106 +68,145 @@ READOUT = nn.Flatten.of() >> nn.Dropout.of(0.3) >> nn.Dense.of(10)
 NET = Count.of() >> block(32) >> block(64) >> block(128) >> READOUT
 
 
+class Metrics(ox.Module):
+    """Sums over the batches of an epoch: metrics are state like any other."""
+
+    loss: Float[Array, ""] = ox.state(default_factory=lambda: jnp.array(0.0))
+    correct: Int[Array, ""] = ox.state(default_factory=lambda: jnp.array(0))
+    images: Int[Array, ""] = ox.state(default_factory=lambda: jnp.array(0))
+
+    def call(self, logits: Float[Array, "b 10"], labels: Int[Array, "b"]) -> Array:
+        """Mean cross-entropy of a batch, which is added to the sums."""
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        correct = (logits.argmax(-1) == labels).sum()
+        sums = self.loss + loss.sum(), self.correct + correct, self.images + len(labels)
+        self.assign(loss=sums[0], correct=sums[1], images=sums[2])
+        return loss.mean()
+
+    def means(self) -> tuple[float, float]:
+        """Cross-entropy and accuracy per image."""
+        return float(self.loss / self.images), float(self.correct / self.images)
+
+
 # Training -----------------------------------------------------------------------------------------
 
 
-def score(logits: Float[Array, "b 10"], labels: Int[Array, "b"]) -> tuple[Array, Array]:
-    """Mean cross-entropy, and how many of the labels are found."""
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-    return loss, (logits.argmax(-1) == labels).sum()
+class Run(NamedTuple):
+    """All that a run is: what a checkpoint holds, and what `--resume` goes on from."""
+
+    model: Any
+    optimizer_state: Any
+    metrics: Metrics  # of the epoch so far
+    curves: np.ndarray  # [epochs, 4], NaN where it has not come to yet
+    step: int  # from which the epoch, the batch and the random key of a step follow
+    options: dict[str, int]  # which have to be the same when it goes on
+
+    def is_over(self) -> bool:
+        """Whether all epochs are done, or the last ones have brought nothing better."""
+        done, losses = int(np.isfinite(self.curves).all(1).sum()), self.curves[:, 2]
+        waited = done - 1 - int(np.nanargmin(losses)) if done else 0
+        return done == len(self.curves) or waited >= self.options["patience"]
+
+
+def begin(options: Options, digits: Digits, optimizer: optax.GradientTransformation) -> Run:
+    template = nn.EMA.of(NET, decay=0.95, every=options.accumulate)
+    model = ox.init(template)(jax.random.key(options.seed), digits.train.images[0])
+    curves = np.full((options.epochs, len(CURVES)), np.nan)
+    params, _ = ox.partition(model)
+    return Run(model, optimizer.init(params), Metrics(), curves, 0, options.numbers())
+
+
+def make_optimizer(options: Options, steps: int) -> optax.GradientTransformation:
+    """AdamW, for which the gradients of `options.accumulate` batches count as one."""
+    updates = math.ceil(options.epochs * steps / options.accumulate)
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, PEAK_LEARNING_RATE, warmup_steps=math.ceil(updates / 10), decay_steps=updates
+    )
+    adamw = optax.adamw(schedule, weight_decay=WEIGHT_DECAY)
+    return optax.MultiSteps(adamw, options.accumulate).gradient_transformation()
 
 
 def make_train_step(optimizer: optax.GradientTransformation) -> Any:
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def train_step(model: Any, optimizer_state: Any, images: Array, labels: Array, key: Any) -> Any:
+    @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
+    def train_step(model: Any, state: Any, metrics: Metrics, batch: Images, key: Any) -> tuple:
         def objective(model: Any) -> Any:
             # One model comes out for all images: BatchNorm has seen the batch.
-            logits, model = ox.batch_call_and_update(model, images, training=True, rng=key)
-            loss, correct = score(logits, labels)
-            return loss, (model, correct)
+            logits, model = ox.batch_call_and_update(model, batch.images, training=True, rng=key)
+            loss, seen = metrics.call_and_update(logits, batch.labels)
+            return loss, (model, seen)
 
-        grad = ox.value_and_grad(objective, has_aux=True)
-        (loss, (model, correct)), gradient = grad(model)
-        updates, optimizer_state = optimizer.update(gradient, optimizer_state, model)
-        return eqx.apply_updates(model, updates), optimizer_state, loss, correct
+        gradient, (model, seen) = ox.grad(objective, has_aux=True)(model)
+        updates, state = optimizer.update(gradient, state, model)
+        return eqx.apply_updates(model, updates), state, seen
 
     return train_step
 
 
 @jax.jit
-def evaluate(model: Any, images: Array, labels: Array) -> tuple[Array, Array, Array]:
-    logits = ox.batch_call(model, images, training=False)
-    return *score(logits, labels), logits
+def evaluate(model: Any, part: Images) -> tuple[Metrics, Array]:
+    """Metrics and logits of the averaged model."""
+    logits = ox.batch_call(model, part.images, training=False)
+    return Metrics().update(logits, part.labels), logits
 
 
-def make_optimizer(steps: int) -> optax.GradientTransformation:
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, PEAK_LEARNING_RATE, warmup_steps=math.ceil(steps / 10), decay_steps=steps
-    )
-    return optax.adamw(schedule, weight_decay=WEIGHT_DECAY)
+def train(run: Run, step: Any, digits: Digits, progress: Any, checkpoints: Any, stop: Stop) -> Run:
+    """Train until the run is over, or told to stop."""
+    steps, seed = len(digits.train.labels) // BATCH_SIZE, run.options["seed"]
+    key = jax.random.key(seed + 1)
+    while not (run.is_over() or stop.asked):
+        epoch, i = divmod(run.step, steps)
+        batch = digits.train.batch(i, BATCH_SIZE, seed=(seed, epoch))
+        state = step(*run[:3], batch, jax.random.fold_in(key, run.step))
+        run = run._replace(**dict(zip(Run._fields, state, strict=False)), step=run.step + 1)
+        progress.step(*run.metrics.means())
+        if ends := run.step % steps == 0:
+            seen, _ = evaluate(run.model, digits.validation)
+            run.curves[epoch] = *run.metrics.means(), *seen.means()
+            run = run._replace(metrics=Metrics())
+            progress.epoch(epoch, *run.curves[epoch])
+        if ends or stop.asked:  # a loss of NaN, in the middle of an epoch, is the worst
+            checkpoints.save(run.step, run, metrics={"loss": run.curves[epoch, 2]})
+    return run
 
 
-def train(options: Options, digits: Digits, screen: Screen) -> tuple[dict[str, Any], np.ndarray]:
-    """Train a model; the figures of the run, and the logits of the test images."""
-    steps = len(digits.train_labels) // BATCH_SIZE
-    total = options.epochs * steps
-    optimizer = make_optimizer(total)
-    train_step = make_train_step(optimizer)
-
-    init_key, dropout_key = jax.random.split(jax.random.key(options.seed))
-    model = ox.init(NET)(init_key, digits.train_images[0])
-    params, _ = ox.partition(model)
-    optimizer_state = optimizer.init(params)
-    screen.show_summary(model)
-
-    order = np.random.default_rng(options.seed)
-    keys = iter(jax.random.split(dropout_key, total))
-    curves: dict[str, list[float]] = {
-        name: [] for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-    }
-    with screen.progress(options.epochs, steps) as progress:
-        for _ in range(options.epochs):
-            losses, found = [], 0
-            batches = order.permutation(len(digits.train_labels))[: steps * BATCH_SIZE]
-            for batch in batches.reshape(steps, BATCH_SIZE):
-                model, optimizer_state, loss, correct = train_step(
-                    model,
-                    optimizer_state,
-                    digits.train_images[batch],
-                    digits.train_labels[batch],
-                    next(keys),
-                )
-                losses.append(float(loss))
-                found += int(correct)
-                progress.step(float(np.mean(losses)), found / (len(losses) * BATCH_SIZE))
-            test_loss, correct, logits = evaluate(model, digits.test_images, digits.test_labels)
-            curves["train_loss"].append(float(np.mean(losses)))
-            curves["train_accuracy"].append(found / len(batches))
-            curves["test_loss"].append(float(test_loss))
-            curves["test_accuracy"].append(int(correct) / len(digits.test_labels))
-            progress.epoch(**{name: values[-1] for name, values in curves.items()})
-
+def result(run: Run, digits: Digits) -> tuple[dict[str, Any], Array]:
+    """The figures of the run, and the logits of the images that are held out."""
+    test, logits = evaluate(run.model, digits.test)
+    done = np.isfinite(run.curves).all(1)
     figures = {
-        "epochs": options.epochs,
-        "seed": options.seed,
-        "steps": total,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "batches_counted_by_the_model": int(model.layers[0].batches),
-        "test_accuracy": curves["test_accuracy"][-1],
-        "curves": curves,
+        **run.options,
+        "best_epoch": int(np.nanargmin(run.curves[:, 2])) + 1,
+        "parameters": ox.select.params.count(run.model),
+        "steps": run.step,
+        "batches_counted_by_the_model": int(run.model.layer.layers[0].batches),
+        "test_accuracy": test.means()[1],
+        "curves": dict(zip(CURVES, run.curves[done].T.tolist(), strict=True)),
     }
-    return figures, np.asarray(logits)
+    return figures, logits
 
 
 def main() -> None:
     started = time.perf_counter()
     options = parse(__doc__)
     screen, digits = Screen(), load()
-    screen.show_data(digits)
-    figures, logits = train(options, digits, screen)
+    steps = len(digits.train.labels) // BATCH_SIZE
+    optimizer = make_optimizer(options, steps)
+    with opened(options) as checkpoints, Stop() as stop:
+        screen.show_data(digits)
+        run = begin(options, digits, optimizer)
+        screen.show_summary(run.model, digits)
+        if checkpoints.latest() is not None:
+            run = resumed(checkpoints, run)
+        with screen.progress(run, steps) as progress:
+            run = train(run, make_train_step(optimizer), digits, progress, checkpoints, stop)
+        if not run.is_over():
+            checkpoints.wait()
+            sys.exit(screen.show_stopped(run, options))
+        best = checkpoints.restore(run, step=checkpoints.best())._replace(curves=run.curves)
+    figures, logits = result(best, digits)
     seconds = time.perf_counter() - started
     paths = [
-        write_curves(options.out, figures["curves"], digits, logits),
+        write_curves(options.out, figures["curves"], digits.test, np.asarray(logits)),
         write_figures(options.out, figures, seconds),
     ]
     screen.show_result(figures, digits, seconds, paths)
@@ -173,5 +217,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         sys.exit("digits.py: stopped")
-    except OSError as error:
+    except (OSError, ValueError, ox.CheckpointError) as error:
         sys.exit(f"digits.py: error: {error}")

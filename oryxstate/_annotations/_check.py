@@ -6,16 +6,20 @@ import contextlib
 import inspect
 import io
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-import jaxtyping
 
-from oryxstate import _signatures
+from oryxstate import _lazy, _signatures
 from oryxstate._annotations import _hints, _misfits
 from oryxstate._errors import AnnotationError
 from oryxstate._module import _live
 from oryxstate._module._pytree import PLACE
+
+if TYPE_CHECKING:
+    import jaxtyping
+else:
+    jaxtyping = _lazy.Lazy("jaxtyping")
 
 
 def check_fields(module: Any, changed: Iterable[str] | None = None, of: Any = None) -> None:

@@ -13,17 +13,21 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 
-from oryxstate import _jax, _tree
+from oryxstate import _jax, _lazy, _tree
 from oryxstate._annotations._hints import Unresolved
 from oryxstate._module import _pytree
+
+if TYPE_CHECKING:
+    import equinox as eqx
+    import jaxtyping
+else:
+    eqx, jaxtyping = map(_lazy.Lazy, ("equinox", "jaxtyping"))
 
 MISSING = (
     "checking annotations needs beartype. Install it, `pip install oryxstate[testing]`, or leave "

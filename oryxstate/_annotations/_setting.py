@@ -6,9 +6,17 @@ import contextlib
 import os
 import threading
 import weakref
+from typing import TYPE_CHECKING
 
-from oryxstate._annotations import _check, _misfits
+from oryxstate import _lazy
 from oryxstate._module import _hook
+
+if TYPE_CHECKING:
+    from oryxstate._annotations import _check, _misfits
+else:
+    _check, _misfits = (
+        _lazy.Lazy(f"oryxstate._annotations.{name}") for name in ("_check", "_misfits")
+    )
 
 VARIABLE = "ORYXSTATE_CHECK_ANNOTATIONS"
 

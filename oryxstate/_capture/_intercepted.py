@@ -26,7 +26,11 @@ class Site:
         args: its positional arguments.
     """
 
-    def __init__(self, path: str, module: Any, args: tuple, counter: Name, out: Any):
+    path: str
+    module: Any
+    args: tuple[Any, ...]
+
+    def __init__(self, path: str, module: Any, args: tuple[Any, ...], counter: Name, out: Any):
         self.path, self.module, self.args = path, module, args
         self._counter, self._out = counter, out
 

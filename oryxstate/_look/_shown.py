@@ -8,11 +8,10 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import equinox as eqx
 import jax
 import wadler_lindig as wl
 
-from oryxstate._module import _hook, _pytree
+from oryxstate._module import _foreign, _pytree
 
 
 def text(module: Any, width: int = 80) -> str:
@@ -35,7 +34,7 @@ def _document(value: Any) -> Any:
     if isinstance(value, functools.partial):
         return None
     name = getattr(value, "__qualname__", None)
-    if callable(value) and isinstance(name, str) and not isinstance(value, eqx.Module):
+    if callable(value) and isinstance(name, str) and not _foreign.is_equinox(value):
         return wl.TextDoc(f"<function {name}>")
     return None
 
@@ -113,6 +112,3 @@ def _line(
             parts.fold_condition(expanded=parts.comment_color(parts.text(comment))),
         ),
     )
-
-
-_hook.shown_by(text, draw)

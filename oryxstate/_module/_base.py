@@ -73,7 +73,7 @@ class Module(metaclass=_construct.ModuleMeta):
         _derive.derive_calls(cls, Module)
 
     @classmethod
-    def __misused__(cls, args: tuple, kwargs: dict[str, Any]) -> str | None:
+    def __misused__(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """The text of a better error for arguments that are not the fields, if there is one."""
         return None
 
@@ -120,10 +120,10 @@ class Module(metaclass=_construct.ModuleMeta):
     def __repr__(self) -> str:
         if _live.is_live(self) and self.__dict__[PLACE].ended:  # as a debugger asks
             return f"<{type(self).__name__} of a root call that has ended>"
-        return _hook.text(_pytree.value_of(self))
+        return _hook.views.text(_pytree.value_of(self))
 
     def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
-        return _hook.draw(_pytree.value_of(self), path, subtree_renderer)
+        return _hook.views.draw(_pytree.value_of(self), path, subtree_renderer)
 
     # A container of variables -----------------------------------------------------------------
 

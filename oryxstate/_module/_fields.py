@@ -158,7 +158,7 @@ class Layout(NamedTuple):
         cached: the names of cached properties, which are no fields.
     """
 
-    fields: dict[str, dataclasses.Field]
+    fields: dict[str, dataclasses.Field[Any]]
     infos: dict[str, FieldInfo]
     data: tuple[str, ...]
     static: tuple[str, ...]

@@ -7,13 +7,18 @@ static, and reading the field puts the two together again.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import equinox as eqx
 import jax
 
-from oryxstate import _tree
+from oryxstate import _lazy, _tree
 from oryxstate._module._static import type_key
+
+if TYPE_CHECKING:
+    import equinox as eqx
+else:
+    eqx = _lazy.Lazy("equinox")
 
 
 class Rest(NamedTuple):
@@ -27,7 +32,7 @@ class Rest(NamedTuple):
 
 def split(field: str, value: Any, is_module: Any) -> tuple[Any, Rest] | None:
     """`(data, rest)` of a child with Equinox modules that hold more than arrays, else None."""
-    if not any(isinstance(x, eqx.Module) for x in _nodes(value, is_module)):
+    if _kind() is None or not any(map(is_equinox, _nodes(value, is_module))):
         return None
     data, rest = eqx.partition(
         value, lambda x: is_module(x) or _tree.is_array(x), is_leaf=is_module
@@ -48,11 +53,21 @@ def stray(value: Any, is_module: Any) -> list[tuple[tuple, Any]]:
     """The leaves that are no arrays and stand in no Equinox module, with their paths."""
 
     def is_leaf(x: Any) -> bool:
-        return is_module(x) or isinstance(x, eqx.Module)
+        return is_module(x) or is_equinox(x)
 
     leaves = jax.tree_util.tree_flatten_with_path(value, is_leaf=is_leaf)[0]
     return [(path, x) for path, x in leaves if not (is_leaf(x) or _tree.is_array(x))]
 
 
+def is_equinox(value: Any) -> bool:
+    """Whether something is an Equinox module. While Equinox is not imported, nothing is."""
+    kind = _kind()
+    return kind is not None and isinstance(value, kind)
+
+
+def _kind() -> type | None:
+    return getattr(sys.modules.get("equinox"), "Module", None)
+
+
 def _nodes(value: Any, is_module: Any) -> list[Any]:
-    return jax.tree.leaves(value, is_leaf=lambda x: is_module(x) or isinstance(x, eqx.Module))
+    return jax.tree.leaves(value, is_leaf=lambda x: is_module(x) or is_equinox(x))

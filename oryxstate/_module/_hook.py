@@ -3,7 +3,7 @@
 Two are for whoever checks modules: `made` and `run`; `around` is for whoever captures what they
 return. At first nobody does. A call then costs two look-ups of an attribute more, and no Python
 frame: `operator.call` is written in C. `run_batched` is for layers that define `call_batched`.
-`text` and `draw` show modules.
+`views` shows modules.
 """
 
 from __future__ import annotations
@@ -25,11 +25,9 @@ around: Callable[..., Any] = operator.call
 run_batched: Callable[..., Any]
 """Calls a live layer that defines `call_batched`: `run_batched(written, layer, args, kwargs)`."""
 
-text: Callable[[Any], str]
-"""Returns what `repr` shows of a module: `text(module)`."""
-
-draw: Callable[..., Any]
-"""Returns what treescope shows of a module: `draw(module, path, subtree)`."""
+views: Any
+"""Returns what `repr` shows of a module, `views.text(module)`, and what treescope shows of it,
+`views.draw(module, path, subtree)`."""
 
 
 def observe(
@@ -53,7 +51,7 @@ def runs_batched(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def shown_by(as_text: Callable[[Any], str], as_drawing: Callable[..., Any]) -> None:
-    """Set `text` and `draw`."""
-    global text, draw
-    text, draw = as_text, as_drawing
+def shown_by(by: Any) -> None:
+    """Set `views`."""
+    global views
+    views = by

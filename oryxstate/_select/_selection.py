@@ -247,6 +247,9 @@ _CONTAINERS = {"list", "tuple", "dict", "Variables"}
 class Kind(Selection):
     """Everything of one kind: param, state or static."""
 
+    kind: str
+    shown: str
+
     def __init__(self, kind: str, shown: str):
         self.kind, self.shown = kind, shown
 
@@ -325,9 +328,9 @@ class Complement(Selection):
         return f"~{self.of!r}"
 
 
-params = Kind(PARAM, "params")
-state = Kind("state", "state")
-static = Kind(STATIC, "static")
+params: Selection = Kind(PARAM, "params")
+state: Selection = Kind("state", "state")
+static: Selection = Kind(STATIC, "static")
 
 
 def names_kind(given: Selection) -> bool:

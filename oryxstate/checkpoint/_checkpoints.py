@@ -60,7 +60,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        folder: str | os.PathLike,
+        folder: str | os.PathLike[str],
         *,
         keep_last: int | None = None,
         keep_best: int = 0,
@@ -76,7 +76,7 @@ class Checkpoints:
             )
         if mode not in ("min", "max"):
             raise ValueError(f"`mode` is 'min' or 'max', got {mode!r}.")
-        self.folder = Path(folder).absolute()
+        self.folder: Path = Path(folder).absolute()
         self._keep = keep_last, keep_best
         self._metric, self._mode = metric, mode
         self._pending: concurrent.futures.Future | None = None

@@ -16,7 +16,9 @@ from oryxstate.mapping._rule import Rule
 T = TypeVar("T")
 
 
-def save(folder: str | os.PathLike, tree: Any, *, metrics: Mapping[str, Any] | None = None) -> None:
+def save(
+    folder: str | os.PathLike[str], tree: Any, *, metrics: Mapping[str, Any] | None = None
+) -> None:
     """Write a checkpoint of a pytree, and return when it is on the disk.
 
     Args:
@@ -49,7 +51,7 @@ def save(folder: str | os.PathLike, tree: Any, *, metrics: Mapping[str, Any] | N
 
 
 def restore(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     into: T,
     *,
     select: Any = None,

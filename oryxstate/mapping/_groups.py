@@ -41,7 +41,7 @@ class Stack(Rule):
     new: str
     axis: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_number("Stack", self.old, self.new)
 
     def apply(self, entries: Entries) -> Entries:
@@ -83,7 +83,7 @@ class Unstack(Rule):
     new: str
     axis: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_number("Unstack", self.new, self.old)
 
     def apply(self, entries: Entries) -> Entries:
@@ -134,7 +134,7 @@ class Merge(Rule):
     axis: int = 0
     sizes: tuple[int, ...] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for pattern in self.old:
             check_same_wildcards("Merge", pattern, self.new)
 
@@ -184,7 +184,7 @@ class Split(Rule):
     axis: int = 0
     sizes: tuple[int, ...] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for pattern in self.new:
             check_same_wildcards("Split", self.old, pattern)
 
@@ -230,7 +230,7 @@ class Sum(Rule):
     old: tuple[str, ...]
     new: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for pattern in self.old:
             check_same_wildcards("Sum", pattern, self.new)
 
@@ -261,7 +261,7 @@ class Share(Rule):
     old: str
     new: tuple[str, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for pattern in self.new:
             check_same_wildcards("Share", self.old, pattern)
 

@@ -68,7 +68,7 @@ class Rename(Rule):
     old: str
     new: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_same_wildcards("Rename", self.old, self.new)
 
     def apply(self, entries: Entries) -> Entries:

@@ -11,9 +11,10 @@ import jax
 from jax import lax
 
 from oryxstate._module._fields import static
-from oryxstate.nn._layer import Layer, LayerParams, single
+from oryxstate.nn._layer import Layer, LayerParams, single, spec_in
 from oryxstate.nn._parts import build, check_parts
 from oryxstate.nn._template import chain_with, in_spec_of, inputs_of
+from oryxstate.nn._together import Parts
 
 
 class _Parts(Layer):
@@ -83,13 +84,10 @@ class Serial(_Parts):
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, *parts: Any) -> LayerParams:
         """Make each part for the output of the previous one, each with its own key."""
-        layers, out_spec = [], in_spec
-        for i, part in enumerate(parts):
-            key, spec = jax.random.fold_in(init_key, i), in_spec_of(inputs_of(out_spec))
-            layer, infer = build(part, key, spec, f"layers[{i}]")
-            layers.append(layer)
-            out_spec = infer()
-        return LayerParams(params={"layers": tuple(layers)}, out_spec=out_spec)
+        made, out_spec = Parts(init_key), in_spec
+        for part in parts:
+            out_spec = made.add(part, in_spec_of(inputs_of(out_spec)))
+        return LayerParams(params={"layers": made.layers()}, out_spec=out_spec)
 
     def call(self, *inputs: Any) -> Any:
         """Return the output of the last layer."""
@@ -134,12 +132,9 @@ class Parallel(_Parts):
 
 
 def _side_by_side(init_key: Any, in_specs: Any, parts: tuple[Any, ...]) -> LayerParams:
-    built = [
-        build(part, jax.random.fold_in(init_key, i), in_spec, f"layers[{i}]")
-        for i, (part, in_spec) in enumerate(zip(parts, in_specs, strict=True))
-    ]
-    out_spec = tuple(infer() for _, infer in built)
-    return LayerParams(params={"layers": tuple(layer for layer, _ in built)}, out_spec=out_spec)
+    made = Parts(init_key)
+    out_spec = tuple(made.add(*each) for each in zip(parts, in_specs, strict=True))
+    return LayerParams(params={"layers": made.layers()}, out_spec=out_spec)
 
 
 class Residual(Layer):
@@ -211,6 +206,10 @@ class Flatten(Layer):
     def initialize(cls, init_key: Any, in_spec: Any) -> LayerParams:
         """Return the configuration; the layer has no parameters."""
         return LayerParams()
+
+    def _out_spec(self, in_spec: Any) -> Any:
+        single(type(self), in_spec)
+        return spec_in(None, (in_spec.size,), in_spec)
 
     def call(self, x: jax.Array) -> jax.Array:
         """Return the elements as a vector."""

@@ -15,7 +15,8 @@ from oryxstate._errors import InputError
 from oryxstate._module import _keywords, _live, _pytree
 from oryxstate._module._base import Module
 from oryxstate._tree import ArraySpec, make_array_spec
-from oryxstate.nn._template import Of, Template, show
+from oryxstate.nn._precision import common_dtype
+from oryxstate.nn._template import Of, Template, inputs_of, show
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,23 @@ class Layer(Module):
         """
         return _api.spec(self)(*in_specs, **keywords)
 
+    def _infer(self, in_spec: Any) -> Any:
+        """Return the specs of the output for an input that the layer was made for.
+
+        By the rule of the layer if it has one, otherwise by tracing a call.
+
+        Args:
+            in_spec: the `ArraySpec` of the input; a tuple of them if there are several.
+        """
+        known = None
+        if type(self).__module__.startswith("oryxstate."):  # a subclass may call something else
+            known = self._out_spec(jax.tree.map(_canonical, in_spec))
+        return self.spec(*inputs_of(in_spec)) if known is None else known
+
+    def _out_spec(self, in_spec: Any) -> Any:
+        """Return the specs of the output if they are known without a call; None if not."""
+        return None
+
     def check_input(self, fits: bool, expected: str, x: Any) -> None:
         """Raise unless an input fits.
 
@@ -206,7 +224,7 @@ class Layer(Module):
         return value
 
     @classmethod
-    def __misused__(cls, args: tuple, kwargs: dict[str, Any]) -> str | None:
+    def __misused__(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         if inspect.isabstract(cls):
             return None
         fields = {name for name in cls.__layout__.fields if name != "name"}
@@ -299,6 +317,18 @@ def _template_of(cls: type[Layer], args: tuple, kwargs: dict[str, Any]) -> str:
         p.name if p.default is p.empty else f"{p.name}={show(p.default)}" for p in parameters
     )
     return f"a template, `{cls.__name__}.of({names})`"
+
+
+def spec_in(dtype: Any, shape: tuple[int, ...], *values: Any) -> ArraySpec:
+    """Return the spec of an output in `dtype`, or in the dtype that the values promote to."""
+    return _canonical(ArraySpec(shape, common_dtype(dtype, *values)))
+
+
+def _canonical(spec: ArraySpec) -> ArraySpec:
+    """Return the spec in which JAX traces: of 32 bits, unless 64 are enabled."""
+    if jax.dtypes.issubdtype(spec.dtype, jax.dtypes.extended):
+        return spec
+    return ArraySpec(spec.shape, jax.dtypes.canonicalize_dtype(spec.dtype))
 
 
 def single(cls: type[Layer], in_spec: Any) -> ArraySpec:

@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, static
-from oryxstate.nn._layer import Layer, LayerParams, single
+from oryxstate.nn._layer import Layer, LayerParams, single, spec_in
 from oryxstate.nn._precision import not_negative, wide
 
 
@@ -109,6 +109,9 @@ class LayerNorm(Layer):
             info={"axes": axes, "epsilon": epsilon, "dtype": dtype},
         )
 
+    def _out_spec(self, in_spec: Any) -> Any:
+        return spec_in(self.dtype, in_spec.shape, in_spec, self.scale, self.bias)
+
     def call(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """Normalize the input."""
         fits, expected = fit(x, self.axes, self.scale, self.bias)
@@ -172,6 +175,9 @@ class RMSNorm(Layer):
             params={"scale": ones if use_scale else None},
             info={"axes": axes, "epsilon": epsilon, "dtype": dtype},
         )
+
+    def _out_spec(self, in_spec: Any) -> Any:
+        return spec_in(self.dtype, in_spec.shape, in_spec, self.scale)
 
     def call(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """Divide the input by its root mean square."""

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, static
 from oryxstate.nn._initializers import Initializer, drawn, glorot, zeros
-from oryxstate.nn._layer import Layer, LayerParams, single
+from oryxstate.nn._layer import Layer, LayerParams, single, spec_in
 from oryxstate.nn._precision import computing, inlined, last, positive
 
 
@@ -69,10 +69,15 @@ class Dense(Layer):
         """
         if single(cls, in_spec).ndim == 0:
             raise cls.wrong_input("[..., in]", in_spec)
-        keys = jax.random.split(init_key)
-        kernel = drawn(kernel_init, keys[0], (in_spec.shape[-1], features), param_dtype)
-        bias = bias_init(keys[1], (features,), param_dtype) if use_bias else None
+        kernel_key, bias_key = jax.random.split(init_key)
+        kernel = drawn(kernel_init, kernel_key, (in_spec.shape[-1], features), param_dtype)
+        bias = bias_init(bias_key, (features,), param_dtype) if use_bias else None
         return LayerParams(params={"kernel": kernel, "bias": bias}, info={"dtype": dtype})
+
+    def _out_spec(self, in_spec: Any) -> Any:
+        return spec_in(
+            self.dtype, (*in_spec.shape[:-1], self.kernel.shape[1]), in_spec, self.kernel, self.bias
+        )
 
     def call(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
         """Map the last axis linearly."""

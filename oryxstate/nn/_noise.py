@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from oryxstate._module._fields import static
-from oryxstate.nn._layer import Layer, LayerParams, single
+from oryxstate.nn._layer import Layer, LayerParams, single, spec_in
 from oryxstate.nn._precision import fraction, not_negative
 
 FLOATS = "floating-point numbers"
@@ -47,6 +47,9 @@ class Dropout(Layer):
         if not jnp.issubdtype(single(cls, in_spec).dtype, jnp.inexact):
             raise cls.wrong_input(FLOATS, in_spec)
         return LayerParams(info={"rate": rate})
+
+    def _out_spec(self, in_spec: Any) -> Any:
+        return spec_in(None, in_spec.shape, in_spec)
 
     def call(
         self, x: Float[Array, "..."], *, training: bool, rng: Any = None
@@ -123,6 +126,9 @@ class GaussianNoise(Layer):
         if not jnp.issubdtype(single(cls, in_spec).dtype, jnp.floating):
             raise cls.wrong_input(FLOATS, in_spec)
         return LayerParams(info={"stddev": stddev})
+
+    def _out_spec(self, in_spec: Any) -> Any:
+        return spec_in(None, in_spec.shape, in_spec)
 
     def call(
         self, x: Float[Array, "..."], *, training: bool, rng: Any = None

@@ -14,7 +14,7 @@ from oryxstate._errors import EffectError
 from oryxstate._module import _live
 from oryxstate._module._fields import param, state, static
 from oryxstate._tree import ArraySpec
-from oryxstate.nn._layer import Layer, LayerParams, single
+from oryxstate.nn._layer import Layer, LayerParams, single, spec_in
 from oryxstate.nn._precision import (
     blended,
     common_dtype,
@@ -142,6 +142,9 @@ class BatchNorm(Layer):
             },
             state={"mean": wide(jnp.zeros(*features)), "variance": wide(jnp.ones(*features))},
         )
+
+    def _out_spec(self, in_spec: Any) -> Any:
+        return spec_in(self.dtype, in_spec.shape, in_spec, self.scale, self.bias)
 
     def call(self, x: Float[Array, "..."], *, training: bool) -> Float[Array, "..."]:
         """Normalize one example by the running statistics."""

@@ -45,8 +45,14 @@ class Lambda(Layer):
         return LayerParams(info={"function": function})
 
     def call(self, *inputs: Any, **keywords: Any) -> Any:
-        """Call the function."""
-        return self.function(*inputs, **keywords)
+        """Call the function; `training` and `rng`, which every call takes, only if it has them."""
+        taken = _takes.taken_by(self.function)
+        own = {
+            name: value
+            for name, value in keywords.items()
+            if name not in _takes.EVERYWHERE or (taken.accepts(name) and taken is not _takes.ANY)
+        }
+        return self.function(*inputs, **own)
 
 
 def check_parts(kind: str, parts: tuple[Any, ...]) -> None:

@@ -68,7 +68,7 @@ class Template(Generic[L]):
         layer = self.layer.new(made, name)
         if made.out_spec is not None:
             return layer, lambda: made.out_spec
-        return layer, lambda: layer.spec(*inputs_of(in_spec))
+        return layer, lambda: layer._infer(in_spec)
 
     def spec(self, *in_specs: Any, **keywords: Any) -> Any:
         """Return the specs of the output for inputs of these specs, with nothing computed."""

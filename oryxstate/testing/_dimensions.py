@@ -41,7 +41,7 @@ class Sizes:
     """
 
     def __init__(self, lengths: Mapping[str, Any] | None = None):
-        self.lengths = dict(lengths or {})
+        self.lengths: dict[str, Any] = dict(lengths or {})
         self._scopes = st.shared(_scope(self.lengths), key=self)
 
     def __repr__(self) -> str:

@@ -78,6 +78,12 @@ EQUINOX = {
     "GroupNorm": (nn.GroupNorm.of(2), eqx.nn.GroupNorm(2, 4), IMAGE, first_channels),
     "Embedding": (nn.Embedding.of(5, 4), eqx.nn.Embedding(5, 4, key=KEY), jnp.array(3), None),
     "PReLU": (nn.PReLU.of(), eqx.nn.PReLU(), VECTOR, None),
+    "WeightNorm": (
+        nn.WeightNorm.of(nn.Conv.of(6, (3, 2))),
+        eqx.nn.WeightNorm(eqx.nn.Conv2d(4, 6, (3, 2), key=KEY)),
+        IMAGE,
+        first_channels,
+    ),
     "MultiheadAttention": (
         nn.MultiHeadAttention.of(2),
         eqx.nn.MultiheadAttention(
@@ -134,6 +140,30 @@ def test_equinox_batch_norm():
     assert_same_arrays(ox.weights(loaded, mapping.inverse(rules)), source)
 
 
+@pytest.mark.parametrize("kind", ["Dense", "Conv"])
+def test_equinox_spectral_norm(kind):
+    """Its vectors are in Equinox's `State`."""
+    template, inner, x = {
+        "Dense": (nn.Dense.of(3), eqx.nn.Linear(4, 3, key=KEY), VECTOR),
+        "Conv": (nn.Conv.of(6, (3, 2)), eqx.nn.Conv2d(4, 6, (3, 2), key=KEY), IMAGE),
+    }[kind]
+    theirs, state = eqx.nn.make_with_state(eqx.nn.SpectralNorm)(inner, "weight", key=KEY)
+    u, v = state.get(theirs.uv_index)
+    source = {**arrays_of(eqx.filter(theirs.layer, eqx.is_array)), "u": u, "v": v}
+    source = {k if k in "uv" else f"layer.{k}": value for k, value in source.items()}
+    model = ours(nn.SpectralNorm.of(template), x)
+    rules = nn.equinox_mapping(model)
+    loaded = ox.load_weights(model, source, rules)
+    layer = eqx.nn.inference_mode(theirs)
+
+    def call(x):
+        return layer(x, state)[0]
+
+    expected = call(x) if kind == "Dense" else first_channels(call)(x)
+    assert_close(loaded(x, training=False), expected)
+    assert_same_arrays(ox.weights(loaded, mapping.inverse(rules)), source)
+
+
 def batched(layer, variables, x):
     return layer.apply(variables, x[None])[0]
 
@@ -166,6 +196,12 @@ LINEN = {
     "GroupNorm": (nn.GroupNorm.of(2), linen.GroupNorm(2, epsilon=1e-5), IMAGE, batched),
     "Embedding": (nn.Embedding.of(5, 4), linen.Embed(5, 4), jnp.array(3), plain),
     "PReLU": (nn.PReLU.of(), linen.PReLU(), VECTOR, plain),
+    "WeightNorm": (
+        nn.WeightNorm.of(nn.Conv.of(6, (3, 2))),
+        linen.WeightNorm(linen.Conv(6, (3, 2), padding="VALID")),
+        IMAGE,
+        plain,
+    ),
     "MultiHeadAttention": (
         nn.MultiHeadAttention.of(2),
         linen.MultiHeadDotProductAttention(2),
@@ -244,6 +280,29 @@ NNX = {
         lambda layer, x: layer(x[None])[0],
     ),
     "Embedding": (nn.Embedding.of(5, 4), nnx.Embed(5, 4, rngs=RNGS), jnp.array(3), None),
+    "PReLU": (nn.PReLU.of(), nnx.PReLU(), VECTOR, None),
+    "WeightNorm": (
+        nn.WeightNorm.of(nn.Conv.of(6, (3, 2))),
+        nnx.WeightNorm(nnx.Conv(4, 6, (3, 2), padding="VALID", rngs=RNGS), rngs=RNGS),
+        IMAGE,
+        None,
+    ),
+    "RNN": (
+        nn.RNN.of(nn.GRUCell.of(3)),
+        nnx.RNN(nnx.GRUCell(4, 3, rngs=RNGS), rngs=RNGS),
+        drawn(5, 4),
+        None,
+    ),
+    "Bidirectional": (
+        nn.Bidirectional.of(nn.LSTMCell.of(3)),
+        nnx.Bidirectional(
+            nnx.RNN(nnx.LSTMCell(4, 3, rngs=RNGS), rngs=RNGS),
+            nnx.RNN(nnx.LSTMCell(4, 3, rngs=RNGS), rngs=RNGS),
+            rngs=RNGS,
+        ),
+        drawn(5, 4),
+        None,
+    ),
     "MultiHeadAttention": (
         nn.MultiHeadAttention.of(2),
         nnx.MultiHeadAttention(2, 8, decode=False, rngs=RNGS),

@@ -192,3 +192,19 @@ def test_a_function_with_variables_that_needs_a_keyword():
     model = ox.init(nn.Dense.of(2) >> counted)(KEY, XS)
     new = ox.update(model, XS, training=True)
     assert (model.layers[1].n, new.layers[1].n) == (0.0, 1.0)
+
+
+FUNCTIONS = {
+    "custom_jvp": jax.nn.relu,
+    "jitted": jnp.sqrt,
+    "built in": abs,
+    "mapped": jax.vmap(jnp.negative),
+    "with a keyword": doubled,
+}
+
+
+@WAYS
+@pytest.mark.parametrize("f", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_every_call_of_a_lambda_takes_training_and_a_key(f, way):
+    y = way(lambda m, x: ox.call(m, x, training=True, rng=KEY))(nn.Lambda(f), XS)
+    np.testing.assert_allclose(y, doubled(XS, training=True) if f is doubled else f(XS))

@@ -17,16 +17,19 @@ from oryxstate.nn._layer_norm import LayerNorm, RMSNorm
 from oryxstate.nn._linear import Dense
 from oryxstate.nn._norm import BatchNorm
 from oryxstate.nn._recipes._torch import LIBRARY as TORCH
+from oryxstate.nn._recipes._torch import lengths, singular_vectors
 from oryxstate.nn._recipes._walk import Library, resting, to, under
+from oryxstate.nn._spectral import SpectralNorm, WeightNorm
 
 
 def equinox_mapping(model: Any) -> list[Rule]:
     """Return the rules that lead from an Equinox module to a model of the same structure.
 
     The source is the module itself, and the paths are equal. The running statistics of a
-    `BatchNorm` are in Equinox's `State`: give `{**named_leaves(module), "norm.mean": mean,
-    "norm.variance": variance}`. Where names differ, put rules of your own (`mapping.Rename`) before
-    these. For the other way, use `mapping.inverse`.
+    `BatchNorm` and the vectors of a `SpectralNorm` are in Equinox's `State`: give
+    `{**named_leaves(module), "norm.mean": mean, "norm.variance": variance, "spectral.u": u,
+    "spectral.v": v}`. Where names differ, put rules of your own (`mapping.Rename`) before these.
+    For the other way, use `mapping.inverse`.
 
     Args:
         model: the model, whose arrays may be specs.
@@ -85,6 +88,19 @@ def _prelu(layer: PReLU, ours: str, theirs: str) -> list[Rule]:
     return to(under(theirs, "negative_slope"), under(ours, "slope"))
 
 
+def _weight_norm(layer: WeightNorm, ours: str, theirs: str) -> list[Rule]:
+    return lengths(layer, ours, under(theirs, "g")) + _inner(layer, ours, theirs)
+
+
+def _spectral_norm(layer: SpectralNorm, ours: str, theirs: str) -> list[Rule]:
+    vectors = singular_vectors(layer, ours, under(theirs, "u"), under(theirs, "v"))
+    return vectors + _inner(layer, ours, theirs)
+
+
+def _inner(layer: Any, ours: str, theirs: str) -> list[Rule]:
+    return LIBRARY.rules(layer.layer, under(ours, "layer"), under(theirs, "layer"))
+
+
 def _join(path: str, name: str | int) -> str:
     return f"{path}[{name}]" if isinstance(name, int) else under(path, name)
 
@@ -98,6 +114,8 @@ LIBRARY = Library(
         LSTMCell: _cell,
         MultiHeadAttention: _attention,
         PReLU: _prelu,
+        SpectralNorm: _spectral_norm,
+        WeightNorm: _weight_norm,
     },
     join=_join,
 )

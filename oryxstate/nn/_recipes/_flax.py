@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from oryxstate.nn._cells import GRUCell, LSTMCell, SimpleRNNCell
 from oryxstate.nn._norm import BatchNorm
 from oryxstate.nn._recipes._walk import Library, Recipe, resting, to, under
 from oryxstate.nn._rnn import RNN
+from oryxstate.nn._spectral import WeightNorm
 
 
 def flax_mapping(model: Any) -> list[Rule]:
@@ -23,7 +25,8 @@ def flax_mapping(model: Any) -> list[Rule]:
     The variables are `{"params": ..., "batch_stats": ...}`, as `init` of Linen returns them. Paths
     in them are those of the model with `_0` for `[0]`, as Linen names the members of a list. Where
     names differ, put rules of your own (`mapping.Rename("params.Dense_0.**", "params.head.**")`)
-    before these. For the other way, use `mapping.inverse`.
+    before these. For the other way, use `mapping.inverse`. A `SpectralNorm` of Flax keeps the
+    singular value in place of a vector, so no rules lead from it.
 
     Args:
         model: the model, whose arrays may be specs.
@@ -70,6 +73,21 @@ def attention(place: Any) -> Recipe:
                 flat = partial(Reshape, old=split, new=(columns,))
                 found += to(under(there, "bias"), under(here, "bias"), flat)
         return found
+
+    return rules
+
+
+def weight_norm(scale: Callable[[str, str], str], library: Callable[[], Library]) -> Recipe:
+    """Return the recipe of WeightNorm.
+
+    Args:
+        scale: returns the path of the norms from those of the layer and its kernel over there.
+        library: returns the recipes of the layer inside.
+    """
+
+    def rules(layer: WeightNorm, ours: str, theirs: str) -> list[Rule]:
+        inner = library().rules(layer.layer, under(ours, "layer"), under(theirs, "layer_instance"))
+        return inner + to(scale(theirs, layer.field), under(ours, "scale"))
 
     return rules
 
@@ -156,6 +174,10 @@ LIBRARY = Library(
         MultiHeadAttention: attention(in_params),
         PReLU: prelu(in_params),
         SimpleRNNCell: _simple,
+        WeightNorm: weight_norm(
+            lambda path, field: in_params(under(path, f"layer_instance/{field}/scale")),
+            lambda: LIBRARY,
+        ),
         **sequences(lambda: LIBRARY),
     },
     join=_join,

@@ -11,9 +11,10 @@ from oryxstate.nn._activation import PReLU
 from oryxstate.nn._attention import MultiHeadAttention
 from oryxstate.nn._cells import GRUCell, LSTMCell, SimpleRNNCell
 from oryxstate.nn._norm import BatchNorm
-from oryxstate.nn._recipes._flax import attention, lstm, prelu, sequences
+from oryxstate.nn._recipes._flax import attention, lstm, prelu, sequences, weight_norm
 from oryxstate.nn._recipes._walk import Library, resting, to, under
 from oryxstate.nn._recurrent import Gated
+from oryxstate.nn._spectral import WeightNorm
 
 
 def nnx_mapping(model: Any) -> list[Rule]:
@@ -22,7 +23,8 @@ def nnx_mapping(model: Any) -> list[Rule]:
     The source is `nnx.to_pure_dict(nnx.state(their_model))`. Paths in it are those of the model
     with `.0` for `[0]`. Where names differ, put rules of your own (`mapping.Rename`) before these,
     and `mapping.Drop` what only NNX keeps, such as the counts of random keys. For the other way,
-    use `mapping.inverse`.
+    use `mapping.inverse`. A `SpectralNorm` of NNX keeps the singular value in place of a vector, so
+    no rules lead from it.
 
     Args:
         model: the model, whose arrays may be specs.
@@ -71,6 +73,9 @@ LIBRARY = Library(
         MultiHeadAttention: attention(str),
         PReLU: prelu(str),
         SimpleRNNCell: _fused,
+        WeightNorm: weight_norm(
+            lambda path, field: under(path, f"scales.('{field}',)"), lambda: LIBRARY
+        ),
         **sequences(lambda: LIBRARY),
     },
     join=lambda path, name: under(path, str(name)),

@@ -166,25 +166,34 @@ def _inner(layer: Any, ours: str, theirs: str, original: str) -> list[Rule]:
     return weight + LIBRARY.rules(layer.layer, under(ours, "layer"), theirs)
 
 
-def _weight_norm(layer: WeightNorm, ours: str, theirs: str) -> list[Rule]:
+def lengths(layer: WeightNorm, ours: str, theirs: str) -> list[Rule]:
+    """Return the rules of the norms of kernels, from [features, 1, ...]."""
     features = layer.scale.shape
     ones = (1,) * (len(getattr(layer.layer, layer.field).shape) - 1)
     flat = partial(Reshape, old=(*features, *ones), new=features)
+    return to(theirs, under(ours, "scale"), flat)
+
+
+def _weight_norm(layer: WeightNorm, ours: str, theirs: str) -> list[Rule]:
     scale = under(theirs, "parametrizations.weight.original0")
-    return to(scale, under(ours, "scale"), flat) + _inner(layer, ours, theirs, "original1")
+    return lengths(layer, ours, scale) + _inner(layer, ours, theirs, "original1")
 
 
-def _spectral_norm(layer: SpectralNorm, ours: str, theirs: str) -> list[Rule]:
+def singular_vectors(layer: SpectralNorm, ours: str, u: str, v: str) -> list[Rule]:
+    """Return the rules of singular vectors, those of the inputs from [in, ...] made flat."""
     *size, inputs, _ = getattr(layer.layer, layer.field).shape
-    u, v = (under(theirs, f"parametrizations.weight.0.{name}") for name in ("_u", "_v"))
-    order = (*range(1, len(size) + 1), 0)  # from [in, ...]
+    order = (*range(1, len(size) + 1), 0)
     rules: list[Rule] = [
         Reshape(v, layer.v.shape, (inputs, *size)),
         Transpose(v, order),
         Reshape(v, (*size, inputs), layer.v.shape),
     ]
-    rules += to(u, under(ours, "u")) + to(v, under(ours, "v"))
-    return rules + _inner(layer, ours, theirs, "original")
+    return rules + to(u, under(ours, "u")) + to(v, under(ours, "v"))
+
+
+def _spectral_norm(layer: SpectralNorm, ours: str, theirs: str) -> list[Rule]:
+    u, v = (under(theirs, f"parametrizations.weight.0.{name}") for name in ("_u", "_v"))
+    return singular_vectors(layer, ours, u, v) + _inner(layer, ours, theirs, "original")
 
 
 LIBRARY = Library(

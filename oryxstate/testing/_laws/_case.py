@@ -49,7 +49,7 @@ class Case:
     """
 
     module: Any
-    args: tuple = ()
+    args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     batched: bool | str = False
     tolerance: float | None = None

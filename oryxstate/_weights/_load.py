@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import jax
 
 from oryxstate._tree import named_leaves
+from oryxstate._weights._source import read
 from oryxstate.mapping._convert import follow
 from oryxstate.mapping._entries import Entry
 from oryxstate.mapping._match import Report, compare
 from oryxstate.mapping._rule import Rule
 from oryxstate.mapping._targets import is_weight, put
-from oryxstate.weights._source import read
 
 M = TypeVar("M")
 

@@ -44,7 +44,7 @@ def weights(model: Any, mapping: Sequence[Rule] = ()) -> dict[str, np.ndarray]:
     return convert(leaves, mapping)
 
 
-def save_weights(path: str | os.PathLike, model: Any, mapping: Sequence[Rule] = ()) -> None:
+def save_weights(path: str | os.PathLike[str], model: Any, mapping: Sequence[Rule] = ()) -> None:
     """Write the arrays of a model into a safetensors file, which any library can read.
 
     The file appears whole, and is on the disk when this returns.

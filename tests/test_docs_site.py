@@ -1,0 +1,59 @@
+"""The site: a complete reference, measured numbers on the home page, links from names."""
+
+import importlib.util
+import inspect
+import re
+
+import broken
+import broken_more
+from mutations import MUTATIONS
+from test_docs import ROOT
+
+import oryxstate
+from oryxstate.testing import LAWS
+
+
+def load(name):
+    """A file of `docs` that is no module of a package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+links = load("_links")
+
+
+def test_the_reference_holds_every_public_name_once():
+    pages = (ROOT / "docs/reference").rglob("*.md")
+    listed = [name for page in pages for name in re.findall(r"^::: (\S+)", page.read_text(), re.M)]
+    named = [getattr(oryxstate, name) for name in oryxstate.__all__]
+    modules = {m.__name__: m for m in (*named, oryxstate.testing) if inspect.ismodule(m)}
+    public = {f"{name}.{member}" for name, module in modules.items() for member in module.__all__}
+    public |= {f"oryxstate.{name}" for name in oryxstate.__all__} - set(modules)
+    assert sorted(listed) == sorted(public)
+
+
+def test_the_numbers_of_the_home_page_are_measured():
+    """Those of the table of transformations, of the planted faults, and of the laws."""
+    home = " ".join((ROOT / "docs/index.md").read_text().replace("**", "").split())
+    table = (ROOT / "docs/explanation/transformations.md").read_text().split("<!-- table -->")[1]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    names = [name for name in rows[0] if name]
+    for i, name in enumerate(names, 1):
+        cells = [row[i] for row in rows[2:]]
+        counts = f"{cells.count('right')} | {sum('wrong' in cell for cell in cells)} |"
+        label = "Flax Linen, Haiku" if name in ("Flax Linen", "Haiku") else name
+        assert f"| {label} | {counts}" in home
+    assert f"in {len(rows) - 2} programs" in home
+    faults = len(broken.BROKEN | broken_more.BROKEN)
+    assert f"| {faults} modules" in home and f"checks {len(LAWS)} laws" in home
+    assert f"checks {len(LAWS)} laws" in " ".join((ROOT / "README.md").read_text().split())
+    assert f"| {len(MUTATIONS)} places of this library" in home
+
+
+def test_names_in_backticks_become_links():
+    text = "`ox.grad`, `nn.Dense.of(3)`, [`nn.RNN` here](x.md), `ox.none`\n\n# `ox.grad`\n"
+    block = "```python\n`ox.grad`\n```\n"
+    expected = "[`ox.grad`][oryxstate.grad], [`nn.Dense.of(3)`][oryxstate.nn.Dense], "
+    assert links.link_names(text + block) == expected + (text + block).split(", ", 2)[2]

@@ -1,0 +1,68 @@
+"""The files around the package: versions that agree, workflows, and what CONTRIBUTING names."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import test_architecture
+
+import oryxstate as ox
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+NOXFILE = (ROOT / "noxfile.py").read_text()
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+def text(path: str) -> str:
+    return (ROOT / path).read_text()
+
+
+def test_one_version():
+    """Of the package, the newest in the changelog, and the one to be cited."""
+    newest = re.findall(r"^## (\d+\.\d+\.\d+)", text("CHANGELOG.md"), re.MULTILINE)[0]
+    (cited,) = re.findall(r"^version: (.*)$", text("CITATION.cff"), re.MULTILINE)
+    assert ox.__version__ == newest == cited
+    assert PROJECT["project"]["dynamic"] == ["version"]
+
+
+def test_the_hook_runs_the_ruff_of_lint():
+    (revision,) = re.findall(r"rev: v(.*)", text(".pre-commit-config.yaml"))
+    assert PROJECT["dependency-groups"]["lint"] == [f"ruff=={revision}"]
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS, ROOT / ".ci/run"], ids=lambda path: path.name)
+def test_sessions_that_are_run_exist(path):
+    sessions = set(re.findall(r"^@nox\.session.*?^def (\w+)", NOXFILE, re.MULTILINE | re.DOTALL))
+    found = re.findall(r"nox -s ([a-z ]+?)(?: --|$)", path.read_text(), re.MULTILINE)
+    assert found and {name for line in found for name in line.split()} <= sessions
+
+
+def test_contributing_names_files_that_exist():
+    """Paths in backticks; those of the package may be without its name, tests without a folder."""
+    page = text("CONTRIBUTING.md")
+    named = set(re.findall(r"`([\w./]+\.(?:py|md|yml|toml|cff))`", page)) - {"NAME.py"}
+    made_up = {name for name in named if "NAME" in name or "_topic" in name}
+    names = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.*") if is_ours(path)]
+    missing = [
+        n for n in named - made_up if not any(f"/{path}".endswith(f"/{n}") for path in names)
+    ]
+    assert len(named) > 50 and missing == []
+
+
+def is_ours(path: Path) -> bool:
+    return not {".nox", ".venv", ".site", "dist"}.intersection(path.relative_to(ROOT).parts)
+
+
+def test_contributing_has_ten_recipes():
+    assert re.findall(r"^### (\d+)\. ", text("CONTRIBUTING.md"), re.MULTILINE) == [
+        str(i) for i in range(1, 11)
+    ]
+
+
+def test_the_page_on_architecture_shows_the_layers():
+    page = text("docs/explanation/architecture.md")
+    drawn = page.split("```text\n")[1].split("```")[0]
+    layers = [set(names) for names in reversed(test_architecture.LAYERS)]
+    assert [set(line.split()) for line in drawn.splitlines()] == layers
