@@ -99,12 +99,13 @@ class Summary:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write the reports, and let a run fail in which too few laws ran."""
-        if not self.records and not self.config.getoption("--ox-report"):
+        wanted = self.config.getoption("--ox-report")
+        if self.config.option.collectonly or not (self.records or wanted):
             return
         from oryxstate.testing import _summary
 
         models = _summary.collected(self.records)
-        for path in map(Path, self.config.getoption("--ox-report") or ()):
+        for path in map(Path, wanted or ()):
             write = _summary.as_json if path.suffix == ".json" else _summary.as_markdown
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(write(models), encoding="utf-8")

@@ -123,6 +123,8 @@ def test_a_run_of_some_laws_is_not_judged(run):
 def test_the_paths_of_reports(run, tmp_path):
     result = run("def test_it(): pass\n", "--ox-report=laws.txt")
     result.stderr.fnmatch_lines(["*--ox-report writes a .json or .md file, got laws.txt."])
+    run("def test_it(): pass\n", f"--ox-report={tmp_path}/laws.json", "--collect-only")
+    assert not list(tmp_path.iterdir())
     run("def test_it(): pass\n", f"--ox-report={tmp_path}/laws.json")
     assert json.loads((tmp_path / "laws.json").read_text())["models"] == []
 
