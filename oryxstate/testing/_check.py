@@ -1,39 +1,28 @@
-"""The function `check_module`, which checks all laws on a module."""
+"""The function `check_module`, which checks all laws on a model."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import hypothesis
-import jax
 from hypothesis import strategies as st
 
-from oryxstate import _tree
 from oryxstate.testing._drawn import cases, is_drawn
-from oryxstate.testing._laws import FOUNDATIONS, LAWS, Case, LawError, NotApplicable
+from oryxstate.testing._laws import FOUNDATIONS, LAWS, Case, LawError
+from oryxstate.testing._verdicts import (
+    HOLDS,
+    Report,
+    Verdict,
+    names_of,
+    report,
+    together,
+    unexpected,
+    verdict,
+)
 
 EXAMPLES = 10  # drawn modules, each with inputs
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """The laws that `check_module` found to hold.
-
-    Attributes:
-        checked: the names of the laws that hold.
-        not_applicable: the laws that do not apply to the module, with the reason.
-    """
-
-    checked: tuple[str, ...]
-    not_applicable: dict[str, str]
-
-    def __str__(self) -> str:
-        lines = [f"{len(self.checked)} laws hold: {', '.join(self.checked)}."]
-        lines += [f"{name}: not applicable, {why}." for name, why in self.not_applicable.items()]
-        return "\n".join(lines)
 
 
 def check_module(
@@ -41,34 +30,41 @@ def check_module(
     *args: Any,
     laws: Collection[str] | None = None,
     skip: Collection[str] = (),
-    batched: bool | None = None,
+    expected_failures: Mapping[str, str] | None = None,
+    batched: bool | str | None = None,
     tolerance: float | None = None,
     **kwargs: Any,
 ) -> Report:
-    """Check the laws of modules on a module, with these inputs or drawn ones.
+    """Check the laws on a model, with these inputs or drawn ones.
 
     Args:
-        subject: a module, or anything else that `oryxstate.call_and_update` takes; or a class of
-            modules, a `TemplateExample`, or a strategy, from which modules are drawn with inputs.
+        subject: a model: a module, or anything else that `oryxstate.call_and_update` takes; an
+            Equinox module, a callable pytree or a function; a Flax NNX or Linen module; a function
+            that Haiku transformed; an optax gradient transformation; `Functions(init, apply)`; or
+            what `adapt` has an adapter for. Or a class of modules, a `TemplateExample`, or a
+            strategy, from which models are drawn with inputs.
         *args: the arguments of its call; none for drawn modules, whose inputs are drawn by their
-            annotations.
+            annotations. An `equinox.nn.State` among them is threaded through the calls.
         laws: the names of the laws to check, all of `LAWS` by default.
         skip: the names of laws to leave out.
+        expected_failures: the names of laws that are known not to hold, with the reason. A law that
+            holds all the same is an error.
         batched: whether to map the call over examples, for a module that only trains in a
-            `jax.vmap`, as with `nn.BatchNorm`; arrays in `args` then have a leading axis. By
-            default drawn modules are, if there is such a layer in them, and others are not.
+            `jax.vmap`, as with `nn.BatchNorm`; arrays in `args` then have a leading axis. A string
+            names the mapped axis. By default drawn modules are mapped, if there is such a layer in
+            them, and others are not.
         tolerance: how far two floating-point results may be apart, in parts of the largest number
             of the array, or of 1; by default two thirds of the digits of their dtype agree.
         **kwargs: the keywords of its call, such as `training` and `rng`.
 
     Returns:
-        Which laws were checked, and which do not apply to this module and why.
+        Which laws hold, which fail as expected, and which do not apply to this model and why.
 
     Raises:
         LawError: if a law does not hold, with its name, the leaf, both values and code that
-            reproduces it; one error for all failures.
+            reproduces it; one error for all failures. Also if none of the laws applies.
         ValueError: for a law that does not exist.
-        TypeError: if the subject is not a module, or for arguments of drawn modules.
+        TypeError: if there is no adapter for the subject, or for arguments of drawn modules.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -83,72 +79,83 @@ def check_module(
         >>> "scan_is_loop" in report.checked
         True
     """
-    names = chosen(laws, skip)
+    expected = expected_failures or {}
+    names = chosen(laws, skip, expected)
     if is_drawn(subject):
         if args or kwargs:
             raise TypeError(
                 "check_module draws the inputs of modules that it draws. Give a module to check it "
                 "on inputs of your own, or use `laws(subject, inputs)`."
             )
-        return _check_drawn(cases(subject, batched=batched, tolerance=tolerance), names)
-    _expect_arrays(subject)
-    return _check(Case(subject, args, kwargs, bool(batched), tolerance), names)
+        drawn = cases(subject, batched=batched, tolerance=tolerance)
+        return _check_drawn(drawn, names, expected)
+    case = Case(subject, args, kwargs, batched or False, tolerance)
+    verdicts = _check(case, names, expected)
+    return _strict(verdicts, expected, *names_of(case, subject))
 
 
-def _check(case: Case, names: list[str]) -> Report:
-    checked, not_applicable, errors = [], {}, []
+def _check(case: Case, names: list[str], expected: Mapping[str, str]) -> dict[str, Verdict]:
+    found, errors = {}, []
     for name in names:
         try:
-            LAWS[name](case)
-            checked.append(name)
-        except NotApplicable as reason:
-            not_applicable[name] = str(reason)
+            found[name] = verdict(name, LAWS[name], case, expected)
         except LawError as error:
             errors.append(error)
             if FOUNDATIONS.keys() & {name, *error.laws}:
                 break
     if errors:
         raise _together(errors) from errors[0].__cause__
-    return Report(tuple(checked), not_applicable)
+    return found
 
 
-def _check_drawn(drawn: st.SearchStrategy[Case], names: list[str]) -> Report:
+def _check_drawn(
+    drawn: st.SearchStrategy[Case], names: list[str], expected: Mapping[str, str]
+) -> Report:
     """Check the same modules and inputs each time. A law applies if it applies to one of them."""
-    reports: list[Report] = []
+    found: list[tuple[Case, dict[str, Verdict]]] = []
+    now = list(names)
 
     @hypothesis.settings(
         max_examples=EXAMPLES,
         derandomize=True,
         database=None,
         deadline=None,
+        report_multiple_bugs=False,
+        phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
     @hypothesis.given(drawn)
     def each(case: Case) -> None:
-        reports.append(_check(case, names))
+        try:
+            found.append((case, _check(case, now, expected)))
+        except LawError as error:  # a smaller example need only break the same laws
+            now[:] = [name for name in now if name in error.laws] or now
+            raise
 
     each()
-    checked = {name for report in reports for name in report.checked}
-    not_applicable = {k: v for report in reports for k, v in report.not_applicable.items()}
-    return Report(
-        tuple(name for name in names if name in checked),
-        {name: not_applicable[name] for name in names if name not in checked},
-    )
+    verdicts = {name: together(v[name] for _, v in found) for name in names}
+    return _strict(verdicts, expected, *names_of(found[0][0], None))
 
 
-def _expect_arrays(module: Any) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(module):
-        if not _tree.is_array(leaf):
-            raise TypeError(
-                f"`{_tree.keystr(path)}` of {type(module).__name__} is {leaf!r}, no array, so JAX "
-                "does not transform functions of it. Put the model into a field of an "
-                "`ox.Module`, which tells its arrays from the rest."
-            )
+def _strict(
+    verdicts: dict[str, Verdict], expected: Mapping[str, str], model: str, label: str
+) -> Report:
+    """Collect verdicts, and refuse a law that holds although it is expected to fail."""
+    holds = [name for name in expected if name in verdicts and verdicts[name].outcome == HOLDS]
+    if holds:
+        raise _together([unexpected(name, model, expected[name]) for name in holds])
+    found = report(verdicts, model, label)
+    if verdicts and not found.ran:
+        reasons = [f"{name}: not applicable, {why}." for name, why in found.not_applicable.items()]
+        raise LawError("\n  ".join([f"no law ran on {model}.", *reasons]))
+    return found
 
 
-def chosen(laws: Collection[str] | None, skip: Collection[str]) -> list[str]:
+def chosen(
+    laws: Collection[str] | None, skip: Collection[str], expected: Collection[str] = ()
+) -> list[str]:
     """Return the names of the chosen laws, in order."""
-    for name in [*(laws or ()), *skip]:
+    for name in [*(laws or ()), *skip, *expected]:
         if name not in LAWS:
             near = difflib.get_close_matches(name, LAWS, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import hypothesis
@@ -12,7 +12,8 @@ import pytest
 
 from oryxstate.testing._check import chosen
 from oryxstate.testing._drawn import cases
-from oryxstate.testing._laws import LAWS, Case, NotApplicable
+from oryxstate.testing._laws import LAWS, Case
+from oryxstate.testing._tally import Tally
 
 MAX_EXAMPLES = 5
 BODY = "body"
@@ -24,7 +25,8 @@ def laws(
     *,
     only: Collection[str] | None = None,
     skip: Collection[str] = (),
-    batched: bool | None = None,
+    expected_failures: Mapping[str, str] | None = None,
+    batched: bool | str | None = None,
     tolerance: float | None = None,
 ) -> Callable[[Callable[[Case], None]], Callable[..., None]]:
     """Turn a function into tests: one for each law, and one for the body of the function.
@@ -33,14 +35,17 @@ def laws(
     skipped with the reason.
 
     Args:
-        subject: a class of modules, a module, a `TemplateExample`, or a strategy of one of the two.
+        subject: a class of modules, a model of any library (see `check_module`), a
+            `TemplateExample`, or a strategy of one of the two.
         inputs: the arguments of a call as a tuple, a strategy of `(args, kwargs)`, or a function
             that returns one of the two for a module; by default `oryxstate.testing.inputs` draws
             them by the annotations.
         only: the names of laws to check, all of `LAWS` by default.
         skip: the names of laws to leave out.
+        expected_failures: the names of laws that are known not to hold, with the reason. Their
+            tests are reported as failing as expected; one that passes is a failure.
         batched: whether to map the calls over examples; by default they are if inputs are drawn and
-            a layer sees the whole batch, such as `nn.BatchNorm`.
+            a layer sees the whole batch, such as `nn.BatchNorm`. A string names the mapped axis.
         tolerance: how far floating-point results may be apart (see `check_module`).
 
     Returns:
@@ -67,8 +72,11 @@ def laws(
         ...     (x,) = case.args
         ...     assert not case.module(jnp.zeros_like(x)).any()
     """
-    names = [*chosen(only, skip), BODY]
-    params = [pytest.param(name, id=name, marks=pytest.mark.ox_law(name=name)) for name in names]
+    expected = expected_failures or {}
+    names = chosen(only, skip, expected)
+    params = [
+        pytest.param(name, id=name, marks=pytest.mark.ox_law(name=name)) for name in [*names, BODY]
+    ]
 
     def decorate(test: Callable[[Case], None]) -> Callable[..., None]:
         _expect_case(test)
@@ -76,28 +84,29 @@ def laws(
 
         @functools.wraps(test)
         def run(law: str, request: pytest.FixtureRequest) -> None:
-            found: list[str | None] = []
-
+            tally = Tally(law, checks[law], subject, expected if law != BODY else {})
             __tracebackhide__ = True  # pytest then shows the frame of the law or the body
 
             @hypothesis.settings(
                 phases=set(hypothesis.Phase) - {hypothesis.Phase.explain},
                 max_examples=_max_examples(request.config),
                 deadline=None,  # a law compiles
+                report_multiple_bugs=False,
                 suppress_health_check=[hypothesis.HealthCheck.too_slow],
             )
             @hypothesis.given(cases(subject, inputs, batched=batched, tolerance=tolerance))
             def each(case: Case) -> None:
                 __tracebackhide__ = True
-                try:
-                    checks[law](case)
-                    found.append(None)
-                except NotApplicable as reason:
-                    found.append(str(reason))
+                tally.run(case)
 
-            each()
-            if None not in found:
-                pytest.skip(f"not applicable, {found[0]}")
+            failed = True
+            try:
+                each()
+                failed = False
+            finally:
+                if law != BODY:
+                    tally.record(request.node, len(names), failed=failed)
+            tally.conclude()
 
         del run.__wrapped__  # its argument is not a fixture
         return pytest.mark.parametrize("law", params)(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import equinox as eqx
 import hypothesis.strategies as st
 import jax
 
@@ -11,12 +12,15 @@ from oryxstate._module._base import Module
 from oryxstate.nn._layer import Layer
 from oryxstate.nn._template import Template
 from oryxstate.testing import _shown
+from oryxstate.testing._adapters import is_adapted
 from oryxstate.testing._catalogue import TemplateExample
+from oryxstate.testing._foreign_inputs import inputs_of_call
 from oryxstate.testing._inputs import inputs as inputs_of
 from oryxstate.testing._laws import Case
 from oryxstate.testing._laws._case import COUNT
 from oryxstate.testing._modules import modules
 from oryxstate.testing._templates import templates
+from oryxstate.testing._values import values
 from oryxstate.testing._walk import has_batched_rule
 
 
@@ -31,14 +35,14 @@ def cases(
     subject: Any,
     inputs: Any = None,
     *,
-    batched: bool | None = None,
+    batched: bool | str | None = None,
     tolerance: float | None = None,
 ) -> Case:
     """Strategy of modules with inputs, on which laws are checked.
 
     Args:
         draw: of Hypothesis, not to be given.
-        subject: a class of modules, a module, a `TemplateExample`, or a strategy of one of the two.
+        subject: a class of modules, a model, a `TemplateExample`, or a strategy of one of the two.
         inputs: the arguments as a tuple, a strategy of `(args, kwargs)`, or a function of a module
             that returns one of these; by default drawn by the annotations of the module's call.
         batched: whether calls are mapped over examples; by default they are if there is a layer
@@ -51,7 +55,11 @@ def cases(
     if callable(inputs):
         inputs = inputs(module)
     if inputs is None:
-        inputs = inputs_of(module, *specs, examples=COUNT if batched else None)
+        examples = COUNT if batched else None
+        if isinstance(module, Module):
+            inputs = inputs_of(module, *specs, examples=examples)
+        else:
+            inputs = inputs_of_call(module, examples)
     args, kwargs = draw(inputs) if isinstance(inputs, st.SearchStrategy) else (inputs, {})
     return Case(module, tuple(args), kwargs, batched, tolerance)
 
@@ -67,6 +75,8 @@ def _module(draw: st.DrawFn, subject: Any) -> tuple[Any, tuple]:
     if isinstance(subject, type) and issubclass(subject, Layer):
         # With inputs that it takes: annotations do not say along which axis the features are.
         found = draw(templates(subject))
+    elif isinstance(subject, type) and issubclass(subject, eqx.Module):
+        found = draw(values(subject))
     elif isinstance(subject, type):
         found = draw(modules(subject))
     elif isinstance(subject, st.SearchStrategy):
@@ -74,10 +84,10 @@ def _module(draw: st.DrawFn, subject: Any) -> tuple[Any, tuple]:
     if isinstance(found, TemplateExample):
         key = jax.random.key(draw(st.integers(0, 2**31 - 1)))
         return found.template.init(key, *found.specs), found.specs
-    if not isinstance(found, Module):
+    if not (callable(found) or type(found) in (list, tuple) or is_adapted(found)):
         raise TypeError(
-            f"laws are checked on modules, but got {found!r}. Give a class of modules, a module, "
-            "or a strategy of modules."
+            f"laws are checked on models, but got {found!r}. Give a class of modules, a model, or "
+            "a strategy of models."
         )
     return found, ()
 

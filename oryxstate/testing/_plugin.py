@@ -11,10 +11,12 @@ import contextlib
 import json
 import zlib
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+PROPERTY = "oryxstate"  # of the reports of tests, as in `_tally.py`
 STRICT = "promotion", "rank", "nans"
 
 
@@ -26,6 +28,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         metavar="N",
         help="how many modules with inputs each law of `oryxstate.testing.laws` is checked on",
+    )
+    group.addoption(
+        "--ox-min-laws",
+        type=int,
+        default=0,
+        metavar="N",
+        help="fail if fewer laws than this ran on a model of `oryxstate.testing.laws`",
+    )
+    group.addoption(
+        "--ox-report",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="write which laws hold for which model to a .json or .md file (may be given several "
+        "times)",
     )
     group.addoption(
         "--ox-jax-matrix",
@@ -60,6 +77,54 @@ def pytest_configure(config: pytest.Config) -> None:
     examples = config.getoption("--ox-max-examples")
     if examples is not None and examples < 1:
         raise pytest.UsageError(f"--ox-max-examples must be positive, got {examples}.")
+    for path in config.getoption("--ox-report") or ():
+        if Path(path).suffix not in (".json", ".md"):
+            raise pytest.UsageError(f"--ox-report writes a .json or .md file, got {path}.")
+    if not hasattr(config, "workerinput"):  # of pytest-xdist, whose workers send their reports
+        config.pluginmanager.register(Summary(config), "oryxstate-summary")
+
+
+class Summary:
+    """What was found of the laws in a run, in all of its processes."""
+
+    def __init__(self, config: pytest.Config):
+        self.config = config
+        self.records: list[Any] = []
+        self.faults: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the record of a test."""
+        if report.when == "call":
+            self.records += [found for name, found in report.user_properties if name == PROPERTY]
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write the reports, and let a run fail in which too few laws ran."""
+        wanted = self.config.getoption("--ox-report")
+        if self.config.option.collectonly or not (self.records or wanted):
+            return
+        from oryxstate.testing import _summary
+
+        models = _summary.collected(self.records)
+        for path in map(Path, wanted or ()):
+            write = _summary.as_json if path.suffix == ".json" else _summary.as_markdown
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(write(models), encoding="utf-8")
+        least = self.config.getoption("--ox-min-laws") or 0
+        self.faults = [fault for each in models if (fault := each.fault(least))]
+        if self.faults and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Print the summary."""
+        if not self.records:
+            return
+        from oryxstate.testing import _summary
+
+        terminalreporter.section("laws of models")
+        for line in _summary.as_text(_summary.collected(self.records)):
+            terminalreporter.write_line(line)
+        for fault in self.faults:
+            terminalreporter.write_line(f"FAILED {fault}", red=True)
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:

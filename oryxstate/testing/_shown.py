@@ -202,7 +202,9 @@ def _plain(value: Any) -> str:
     if type(value) is dict:
         return "{" + ", ".join(f"{code(k)}: {code(v)}" for k, v in value.items()) + "}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        fields = {
+            f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init and f.repr
+        }
         return call(type(value).__name__, (), fields)
     return _name(value) if callable(value) else repr(value)
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 import oryxstate as ox
 from oryxstate import nn
 from oryxstate.testing._check import check_module
-from oryxstate.testing._laws import FOUNDATIONS, LAWS, LawError
+from oryxstate.testing._laws import FOUNDATIONS, LAWS, LAWS_2026_11, SETS, LawError
 
 KEY = jax.random.key(0)
 
@@ -70,6 +70,13 @@ class Root(ox.Module):
 
     def call(self, x):
         return self.scale * jnp.sqrt(x)
+
+
+class Rooted(Root):
+    """Draws its inputs, 0 among them."""
+
+    def call(self, x: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.sqrt(jnp.abs(x))
 
 
 class Half(ox.Module):
@@ -192,13 +199,66 @@ def test_right_modules(name):
     assert all(len(reason) > 10 for reason in report.not_applicable.values())
 
 
+COUNT = (Count(jnp.int32(0)), X)
+NO_FLOAT = "none of its state is a floating-point number"
+
+
 def test_the_report_says_what_was_checked():
-    report = check_module(Count(jnp.int32(0)), laws=["vmap_is_loop", "runs"], skip=["runs"])
-    assert report.checked == ()
+    laws = ["gradient_across_calls", "runs", "purity"]
+    report = check_module(*COUNT, laws=laws, skip=["runs"])
+    assert report.checked == ("purity",) and report.ran == 1
+    assert (report.model, report.label) == ("Count", "oryxstate module")
     assert str(report) == (
-        "0 laws hold: .\nvmap_is_loop: not applicable, no argument is an array, so there are no "
-        "examples to map over."
+        f"1 laws hold: purity.\ngradient_across_calls: not applicable, {NO_FLOAT}."
     )
+
+
+def test_a_model_on_which_no_law_ran_is_a_failure():
+    with pytest.raises(LawError) as caught:
+        check_module(*COUNT, laws=["gradient_across_calls"])
+    reason = f"gradient_across_calls: not applicable, {NO_FLOAT}."
+    assert str(caught.value) == f"no law ran on Count.\n  {reason}"
+    assert check_module(*COUNT, laws=[]).ran == 0  # none was asked for
+
+
+def test_an_expected_failure_is_reported_with_its_reason():
+    known = {"float64_agreement": "it cancels"}
+    report = check_module(Cancels(ONE), X / 7, expected_failures=known)
+    assert report.expected_failures == known and "purity" in report.checked
+    assert report.ran == len(report.checked) + 1 and "float64_agreement" not in report.checked
+    assert "float64_agreement: fails as expected, it cancels." in str(report)
+
+
+def test_an_expected_failure_that_holds_is_an_error():
+    known = {"purity": "once", "gradient_across_calls": "it does not apply"}
+    with pytest.raises(LawError) as caught:
+        check_module(*COUNT, laws=["runs", *known], expected_failures=known)
+    assert caught.value.laws == ("purity",)
+    assert str(caught.value) == (
+        "`purity` holds for Count, but `expected_failures` says that it does not: 'once'. Remove "
+        "it there."
+    )
+
+
+def test_a_law_that_rests_on_an_expected_failure_does_not_apply():
+    known = {"runs": "an argument too many"}
+    found = check_module(*COUNT, 3, laws=["runs", "reproducible"], expected_failures=known)
+    assert found.expected_failures == known
+    reason = "it rests on `runs`, which is expected to fail"
+    assert found.not_applicable == {"reproducible": reason}
+
+
+def test_an_expected_failure_of_drawn_modules_fails_for_one_of_them():
+    known = {"finite_gradient": "a root at 0"}
+    laws = ["finite_gradient", "runs"]
+    assert check_module(Rooted, laws=laws, expected_failures=known).expected_failures == known
+    with pytest.raises(LawError, match="`finite_gradient` holds for Gauge"):
+        check_module(Gauge, laws=laws, expected_failures=known)
+
+
+def test_the_newest_set_names_every_law():
+    assert tuple(LAWS) == LAWS_2026_11, "add a new law to the newest set, or once it is out, a set"
+    assert list(SETS.values())[-1] == LAWS_2026_11
 
 
 def test_only_the_laws_that_are_asked_for():
@@ -227,11 +287,11 @@ def test_all_laws_that_do_not_hold_are_named():
     assert str(caught.value).count("Reproduce: check_module(TwoFaults(") == 2
 
 
-@pytest.mark.parametrize("option", ["laws", "skip"])
+@pytest.mark.parametrize("option", ["laws", "skip", "expected_failures"])
 def test_unknown_laws(option):
     found = r"no law 'scan_is_lop'. Did you mean 'scan_is_loop'\? The laws are: pytree_round_trip, "
     with pytest.raises(ValueError, match=found):
-        check_module(Count(jnp.int32(0)), X, **{option: ["scan_is_lop"]})
+        check_module(Count(jnp.int32(0)), X, **{option: {"scan_is_lop": "why"}})
 
 
 def test_what_is_no_module():
@@ -239,9 +299,8 @@ def test_what_is_no_module():
         TypeError, match=r"draws the inputs of modules that it draws\. Give a module"
     ):
         check_module(Count, X)
-    model = Affine(jnp.tanh, Count(jnp.int32(0)))
-    with pytest.raises(TypeError, match=r"`weight` of Affine is .*, no array.*`ox.Module`"):
-        check_module(model, X)
+    with pytest.raises(TypeError, match=r"no adapter for int, and it cannot be called.*Functions"):
+        check_module(3, X)
 
 
 def test_a_batch_is_asked_for():

@@ -21,6 +21,7 @@ from oryxstate.testing._laws._gradients import (
     float64_agreement,
     gradient_is_difference,
 )
+from oryxstate.testing._laws._sets import LAWS_2026_11, SETS
 from oryxstate.testing._laws._transformed import (
     call_is_part,
     checkpoint_is_plain,
@@ -43,6 +44,7 @@ FOUNDATIONS: dict[str, Law] = {
     law.__name__: law
     for law in (
         pytree_round_trip,
+        no_static_array,
         no_stale_state,  # first of those that call: a cache must not hold what others gave it
         runs,
         stable_types,
@@ -58,7 +60,6 @@ FOUNDATIONS: dict[str, Law] = {
 LAWS: dict[str, Law] = FOUNDATIONS | {
     law.__name__: law
     for law in (
-        no_static_array,
         annotations_hold,
         update_round_trip,
         serialization_round_trip,
@@ -75,4 +76,14 @@ LAWS: dict[str, Law] = FOUNDATIONS | {
 }
 """All laws by name, in the order in which they are checked."""
 
-__all__ = ["FOUNDATIONS", "LAWS", "Case", "Law", "LawError", "NotApplicable", "meaning"]
+__all__ = [
+    "FOUNDATIONS",
+    "LAWS",
+    "LAWS_2026_11",
+    "SETS",
+    "Case",
+    "Law",
+    "LawError",
+    "NotApplicable",
+    "meaning",
+]

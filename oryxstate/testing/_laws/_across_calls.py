@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from oryxstate import _grad
 from oryxstate._errors import EffectError
 from oryxstate.testing._differences import numbers
 from oryxstate.testing._laws import _gradients, _losses
@@ -21,7 +20,7 @@ from oryxstate.testing._laws._faults import Fault, NotApplicable, gist
 CALLS = 2
 
 
-@law
+@law(kinds=_gradients.MODELS, otherwise=_gradients.OPTIMIZER)
 def gradient_across_calls(case: Case) -> None:
     """Gradients through threaded state agree: of a loop, a scan, forward mode, differences.
 
@@ -31,7 +30,7 @@ def gradient_across_calls(case: Case) -> None:
     gradient, and `jax.jvp` gives its component in a random direction. Wherever the call stops no
     gradient with `lax.stop_gradient`, it is the limit of differences of the outputs.
     """
-    if not jax.tree.leaves(_gradients.inexact(_grad.partition(case.module)[1])):
+    if not jax.tree.leaves(_gradients.inexact(case.partition(case.module)[1])):
         raise NotApplicable("none of its state is a floating-point number")
     _gradients.expect_full_precision(case)
     try:
@@ -52,7 +51,7 @@ def _with_tolerance(case: Case) -> Case:
 
 
 def _expect_one_gradient(case: Case, examples: list[Any]) -> None:
-    at, rest = _losses.split(case.module, examples, with_state=True)
+    at, rest = _losses.split(case.module, examples, case.partition, with_state=True)
     loop = _losses.derivative(_loop(case.run))
     slope = _differentiated(loop, at, rest)
     scan = _losses.derivative(_scan(case.run))

@@ -21,7 +21,7 @@ from oryxstate.testing._laws._faults import Fault, LawError, NotApplicable
 from oryxstate.testing._parameters import written
 
 
-@law
+@law(kinds=["module"], otherwise="only annotations of oryxstate's modules are checked")
 def annotations_hold(case: Case) -> None:
     """Fields, arguments and outputs are what their jaxtyping annotations say."""
     inside = list(modules(case.module))

@@ -16,9 +16,10 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from oryxstate import _api, _tree
+from oryxstate import _tree
 from oryxstate._errors import EffectError
 from oryxstate._module import _call
+from oryxstate.testing._adapters import ChangedInPlace
 from oryxstate.testing._differences import difference, is_key, type_difference
 from oryxstate.testing._laws._case import Case, broken, expect_same, law, sentence
 from oryxstate.testing._laws._faults import Fault, LawError, gist
@@ -56,6 +57,8 @@ def plain(case: Case, module: Any = None) -> tuple[Any, Any]:
 
 
 def _failed(case: Case, error: Exception) -> LawError:
+    if isinstance(error, ChangedInPlace):
+        return broken(purity, case, Fault(str(error)))
     frames = traceback.walk_tb(error.__traceback__)
     types = any(frame.f_code in _KEEP_TYPES for frame, _ in frames)
     return broken(stable_types if types else runs, case, _hinted(case, error))
@@ -125,7 +128,7 @@ def purity(case: Case) -> None:
             return  # it cannot be traced, which `jit_is_eager` says
         raise Fault(
             f"a tracer outlives the call: {_holders(error)}. What is kept of a call is a value of "
-            "JAX's tracing there: return it, or `self.assign` it."
+            f"JAX's tracing there: return it{', or `self.assign` it' * _is_module(case)}."
         ) from error
 
 
@@ -147,7 +150,7 @@ def _expect_untouched(case: Case, module: Any, args: tuple, kwargs: dict) -> Non
     if case.batched:
         case.run(module, eqx.filter(args, _tree.is_array))
     else:  # with the very containers
-        _api.call_and_update(module, *args, **kwargs)
+        case.call(module, *args, **kwargs)
     after = module, args, kwargs
     parts = "the module", "the arguments", "the keywords"
     for part, old, new in zip(parts, before, after, strict=True):
@@ -165,6 +168,10 @@ def _holders(error: Exception) -> str:
     holders = [line.partition(" is referred to by ")[2] for line in lines if "referred to" in line]
     named = [name for name in dict.fromkeys(holders) if not name.startswith(("<", "the local"))]
     return f"`{'`, `'.join(named)}` refers to it" if named else gist(error)
+
+
+def _is_module(case: Case) -> bool:
+    return case.adapted is None or case.adapted.kind == "module"
 
 
 @law

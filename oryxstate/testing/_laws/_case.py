@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, overload
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oryxstate import _api, _tree
+from oryxstate import _api, _grad, _tree
+from oryxstate._module._base import Module
+from oryxstate.testing._adapters import KINDS, Adapted, Kind, NoAdapter, adapt
 from oryxstate.testing._differences import Difference, difference, is_key
 from oryxstate.testing._laws import _losses
 from oryxstate.testing._laws._faults import Fault, LawError, NotApplicable, gist
@@ -29,13 +31,14 @@ class Case:
     """A module with the arguments of one call, on which laws are checked.
 
     Attributes:
-        module: a module, or anything else that `oryxstate.call_and_update` takes.
+        module: a module, or anything else that there is an adapter for (see `adapt`).
         args: the positional arguments of the call.
         kwargs: its keywords, such as `training` and `rng`.
         batched: whether the call is mapped over examples with `jax.vmap`, for a module that only
             trains in one, such as one with `nn.BatchNorm`. Arrays in `args` then have a leading
-            axis.
+            axis. A string is the name of the mapped axis, for layers that ask for it.
         tolerance: how far inexact numbers may be apart (see `difference`).
+        adapted: what the laws see of the model, made from it when a law is checked.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -48,8 +51,9 @@ class Case:
     module: Any
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    batched: bool = False
+    batched: bool | str = False
     tolerance: float | None = None
+    adapted: Adapted | None = dataclasses.field(default=None, repr=False)
     _traces: list[None] = dataclasses.field(default_factory=list, init=False, repr=False)
 
     @property
@@ -57,17 +61,40 @@ class Case:
         """The arguments with None for all that is not an array."""
         return eqx.filter(self.args, _tree.is_array)
 
+    @functools.cached_property
+    def of_laws(self) -> Case:
+        """The case that the laws see, in which `module` is a pytree of the model's arrays."""
+        if self.adapted is not None:
+            return self
+        example = _first(self.args) if self.batched else self.args
+        adapted = adapt(self.module, example, self.kwargs)
+        args, kwargs = adapted.left(self.args, self.kwargs)
+        return dataclasses.replace(
+            self, module=adapted.values, args=args, kwargs=kwargs, adapted=adapted
+        )
+
+    @property
+    def call(self) -> Callable[..., tuple[Any, Any]]:
+        """The pure call of the model: `(module, *args, **kwargs) -> (output, updated module)`."""
+        return _api.call_and_update if self.adapted is None else self.adapted.call
+
+    def partition(self, module: Any) -> tuple[Any, Any]:
+        """Split the arrays of the model into those that it learns and the rest."""
+        return (_grad.partition if self.adapted is None else self.adapted.partition)(module)
+
     def run(
-        self, module: Any, inputs: Any, function: Callable[..., Any] = _api.call_and_update
+        self, module: Any, inputs: Any, function: Callable[..., Any] | None = None
     ) -> tuple[Any, Any]:
         """Return `(output, updated module)`; a pure function of arrays that JAX can transform."""
         rest = eqx.filter(self.args, _tree.is_array, inverse=True)
+        function = self.call if function is None else function
 
         def call(module: Any, inputs: Any) -> tuple[Any, Any]:
             return function(module, *eqx.combine(inputs, rest), **self.kwargs)
 
         if self.batched:
-            call = jax.vmap(call, (None, 0), (0, None))
+            name = self.batched if isinstance(self.batched, str) else None
+            call = jax.vmap(call, (None, 0), (0, None), axis_name=name)
         return call(module, inputs)
 
     @functools.cached_property
@@ -102,7 +129,7 @@ class Case:
         Raises:
             NotApplicable: if there is none.
         """
-        return _losses.slope(self.run, self.module, self.inputs)
+        return _losses.slope(self.run, self.module, self.inputs, self.partition)
 
     @functools.cached_property
     def examples(self) -> list[Any]:
@@ -113,6 +140,15 @@ class Case:
         except Exception:  # of `equinox.error_if`, for an input that must be sorted
             return [self.inputs] * COUNT
         return rolled
+
+
+def _first(args: tuple) -> tuple:
+    """Return the arguments of the first example of a batch, which has one `State` in common."""
+
+    def first(leaf: Any) -> Any:
+        return leaf[0] if _tree.is_array(leaf) else leaf
+
+    return jax.tree.map(first, args, is_leaf=lambda x: isinstance(x, eqx.nn.State))
 
 
 def stacked(trees: list[Any]) -> Any:
@@ -132,13 +168,34 @@ def _library(x: Any) -> Any:
     return jnp if is_key(x) else np
 
 
-def law(check: Callable[[Case], None]) -> Callable[[Case], None]:
-    """Turn a function into a law. It raises `Fault` or anything else if the law does not hold."""
+Check = Callable[[Case], None]
 
+
+@overload
+def law(check: Check) -> Check: ...
+@overload
+def law(*, kinds: Collection[Kind], otherwise: str) -> Callable[[Check], Check]: ...
+def law(check: Check | None = None, *, kinds: Collection[Kind] = KINDS, otherwise: str = "") -> Any:
+    """Turn a function into a law. It raises `Fault` or anything else if the law does not hold.
+
+    Args:
+        check: the function.
+        kinds: the kinds of models that the law means something for (see `Adapted`).
+        otherwise: why it does not apply to the others.
+    """
+    if check is None:
+        return functools.partial(_law, kinds=kinds, otherwise=otherwise)
+    return _law(check, kinds=kinds, otherwise=otherwise)
+
+
+def _law(check: Check, *, kinds: Collection[Kind], otherwise: str) -> Check:
     @functools.wraps(check)
     def checked(case: Case) -> None:
         __tracebackhide__ = True  # from pytest
+        case = _of_laws(case)
         try:
+            if case.adapted is not None and case.adapted.kind not in kinds:
+                raise NotApplicable(otherwise)
             check(case)
         except (LawError, NotApplicable):
             raise
@@ -147,20 +204,42 @@ def law(check: Callable[[Case], None]) -> Callable[[Case], None]:
                 error.__cause__ if isinstance(error, Fault) else error
             )
 
+    checked.kinds = tuple(kinds)  # type: ignore[attr-defined]
     return checked
+
+
+def _of_laws(case: Case) -> Case:
+    __tracebackhide__ = True
+    try:
+        return case.of_laws
+    except (LawError, NoAdapter):
+        raise
+    except Exception as error:  # of the `init` of a model
+        found = f"the arrays of the model could not be made: {gist(error)}"
+        raise _broken("runs", RUNS, case, found) from error
+
+
+RUNS = "A call with these inputs succeeds."
 
 
 def broken(check: Callable[..., Any], case: Case, error: Exception) -> LawError:
     """Make the error that names the broken law, its meaning, and code to reproduce it."""
-    name = check.__name__
     found = str(error) if isinstance(error, Fault) else f"the call raised {gist(error)}"
+    return _broken(check.__name__, meaning(check), case, found)
+
+
+def _broken(name: str, says: str, case: Case, found: str) -> LawError:
     return LawError(
-        f"`{name}` does not hold for {type(case.module).__name__}.\n"
-        f"  It says: {meaning(check)}\n"
+        f"`{name}` does not hold for {_name(case)}.\n"
+        f"  It says: {says}\n"
         f"  Found: {found}\n"
         f"  Reproduce: {_reproduce(case, name)}",
         (name,),
     )
+
+
+def _name(case: Case) -> str:
+    return type(case.module).__name__ if case.adapted is None else case.adapted.name
 
 
 def meaning(check: Callable[..., Any]) -> str:
@@ -170,9 +249,14 @@ def meaning(check: Callable[..., Any]) -> str:
 
 def _reproduce(case: Case, name: str) -> str:
     """Return code that checks the law again on the same case."""
-    args = [code(value) for value in (case.module, *case.args)]
-    args += [f"{key}={code(value)}" for key, value in case.kwargs.items()]
-    args += ["batched=True"] * case.batched
+    given, threaded = case.adapted, frozenset[Any]()
+    if given is not None:
+        model, threaded = given.code, given.threaded
+    else:
+        model = code(case.module) if isinstance(case.module, Module) else "model"
+    args = [model, *("state" if i in threaded else code(x) for i, x in enumerate(case.args))]
+    args += [f"{k}={'state' if k in threaded else code(x)}" for k, x in case.kwargs.items()]
+    args += [f"batched={case.batched!r}"] * bool(case.batched)
     args += [f"tolerance={case.tolerance!r}"] * (case.tolerance is not None)
     return f"check_module({', '.join([*args, f'laws=[{name!r}]'])})"
 

@@ -11,16 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from oryxstate import _tree
+from oryxstate.testing._adapters import Kind
 from oryxstate.testing._differences import numbers, size_of
 from oryxstate.testing._laws import _losses
 from oryxstate.testing._laws._case import PARTS, Case, law
 from oryxstate.testing._laws._faults import Fault, NotApplicable, gist
 
+MODELS: tuple[Kind, ...] = ("module", "pytree", "functions")
+OPTIMIZER = "the updates of an optimizer are rarely differentiated"
 POINTS = 5  # a gradient is compared with differences at these, until it agrees
 DIRECTIONS = 2
 
 
-@law
+@law(kinds=MODELS, otherwise=OPTIMIZER)
 def finite_gradient(case: Case) -> None:
     """The gradient is finite where the output is."""
     slope = case.slope
@@ -37,7 +40,7 @@ def finite_gradient(case: Case) -> None:
                 )
 
 
-@law
+@law(kinds=MODELS, otherwise=OPTIMIZER)
 def gradient_is_difference(case: Case) -> None:
     """The gradient is the limit of differences of outputs.
 
@@ -59,7 +62,7 @@ def gradient_is_difference(case: Case) -> None:
 
 def _expect_differences(case: Case) -> None:
     expect_full_precision(case)
-    at, rest = _losses.split(case.module, case.inputs)
+    at, rest = _losses.split(case.module, case.inputs, case.partition)
     text = difference_found(_losses.derivative(case.run), at, rest, step_of(case))
     if text:
         raise Fault(

@@ -31,20 +31,28 @@ class Slope(NamedTuple):
     gradient: tuple[Any, Any]
 
 
-def split(module: Any, inputs: Any, *, with_state: bool = False) -> tuple[Any, Any]:
+Partition = Callable[[Any], tuple[Any, Any]]
+
+
+def split(
+    module: Any,
+    inputs: Any,
+    partition: Partition = _grad.partition,
+    *,
+    with_state: bool = False,
+) -> tuple[Any, Any]:
     """Split the arrays of a call into `(at, rest)`: inexact ones, and all others.
 
     Args:
         module: the module.
         inputs: the arguments.
+        partition: splits the module into what it learns and the rest.
         with_state: whether inexact state belongs to the former.
 
     Raises:
         NotApplicable: if there are none.
     """
-    params, state = (
-        eqx.partition(module, eqx.is_inexact_array) if with_state else _grad.partition(module)
-    )
+    params, state = eqx.partition(module, eqx.is_inexact_array) if with_state else partition(module)
     floats, others = eqx.partition(inputs, eqx.is_inexact_array_like)
     if not jax.tree.leaves((params, floats)):
         raise NotApplicable("neither params nor arguments are floating-point numbers")
@@ -76,13 +84,15 @@ def _weighed(y: jax.Array, dtype: Any) -> jax.Array:
     return sum(sums[1:], sums[0])
 
 
-def slope(run: Callable[..., Any], module: Any, inputs: Any) -> Slope:
+def slope(
+    run: Callable[..., Any], module: Any, inputs: Any, partition: Partition = _grad.partition
+) -> Slope:
     """Return the gradient of the loss of a call, jitted.
 
     Raises:
         NotApplicable: if there is nothing to differentiate, or JAX cannot.
     """
-    return differentiated(derivative(run), *split(module, inputs))
+    return differentiated(derivative(run), *split(module, inputs, partition))
 
 
 def derivative(run: Callable[..., Any]) -> Callable[..., Any]:

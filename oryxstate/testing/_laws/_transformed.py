@@ -26,7 +26,7 @@ from oryxstate.testing._laws._trees import static_difference
 from oryxstate.testing._walk import has_batched_rule
 
 
-@law
+@law(kinds=["module"], otherwise="it has no `update` beside its call")
 def call_is_part(case: Case) -> None:
     """`call` and `update` are the two parts of `call_and_update`."""
     want = plain(case)
@@ -57,8 +57,14 @@ def no_retrace(case: Case) -> None:
         why = static_difference(new, case.module)
         raise Fault(
             f"the second call was traced again{f', since {why}' if why else ''}. What calls change "
-            "is state: declare the field `ox.state()`."
+            f"is state: {_as_state(case)}"
         )
+
+
+def _as_state(case: Case) -> str:
+    if case.adapted is None or case.adapted.kind == "module":
+        return "declare the field `ox.state()`."
+    return "keep it in an array, of a shape and dtype that stay."
 
 
 @law
@@ -91,7 +97,7 @@ def checkpoint_is_plain(case: Case) -> None:
     except NotApplicable:
         expect_same(case, jax.jit(jax.checkpoint(case.run))(case.module, case.inputs), want, ways)
         return
-    got = _losses.slope(jax.checkpoint(case.run), case.module, case.inputs)
+    got = _losses.slope(jax.checkpoint(case.run), case.module, case.inputs, case.partition)
     expect_same(case, got.result, want, ways)
     expect_same(case, got.gradient, value.gradient, ways, parts=_losses.PARTS)
 
