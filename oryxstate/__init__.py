@@ -17,9 +17,10 @@ from oryxstate._module._fields import param, state, static
 from oryxstate._module._live import snapshot
 from oryxstate._module._takes import keywords
 from oryxstate._tree import ArraySpec, Shape, make_array_spec, named_leaves
+from oryxstate.sharding import shardings
 from oryxstate.weights import load_weights, save_weights, weights
 
-from oryxstate import _batched, _containers, checkpoint, mapping, nn, select  # isort: skip  (the first two register themselves)
+from oryxstate import _batched, _containers, checkpoint, mapping, nn, select, sharding  # isort: skip  (the first two register themselves)
 from oryxstate import _releases, _selftest
 
 _releases.check_after_the_import(_selftest.wrong)
@@ -66,6 +67,8 @@ __all__ = [
     "per_example",
     "save_weights",
     "select",
+    "sharding",
+    "shardings",
     "snapshot",
     "sow",
     "spec",

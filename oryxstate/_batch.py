@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +89,8 @@ class PerExample(Module):
     """
 
     model: Any
+
+    __state_stacked__: ClassVar[Mapping[str, str]] = {"model": "batch"}
 
     def call(self, *xs: Any, **keywords: Any) -> Any:
         """Run each example on the model with its own state."""

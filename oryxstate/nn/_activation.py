@@ -30,7 +30,7 @@ class PReLU(Layer):
         [-0.5, 2.0]
     """
 
-    slope: Float[Array, "..."] = param()
+    slope: Float[Array, "..."] = param(axes=(...,))
     dtype: Any = static(default=None)
 
     @classmethod

@@ -32,8 +32,8 @@ MODES = ("SAME", "VALID", "CIRCULAR")
 class Convolution(Layer):
     """The base class of convolutions: fields, and a call on one example."""
 
-    kernel: Float[Array, "*window in_per_group out"] = param()
-    bias: Float[Array, " out"] | None = param()
+    kernel: Float[Array, "*window in_per_group out"] = param(axes=(..., "conv_in", "conv_out"))
+    bias: Float[Array, " out"] | None = param(axes=("conv_out",))
     strides: int | tuple[int, ...] = static(default=1, converter=frozen)
     padding: Any = static(default="VALID", converter=frozen)
     dilation: int | tuple[int, ...] = static(default=1, converter=frozen)

@@ -38,7 +38,7 @@ class Embedding(Layer):
         ((3, 4), (3, 5))
     """
 
-    embedding: Float[Array, "vocabulary features"] = param()
+    embedding: Float[Array, "vocabulary features"] = param(axes=("vocab", "embed"))
     dtype: Any = static(default=None)
 
     @classmethod

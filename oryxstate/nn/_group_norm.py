@@ -17,8 +17,8 @@ from oryxstate.nn._precision import not_negative, positive, wide
 class _Grouped(Layer):
     """Each group of features is normalized over itself and all axes but the last."""
 
-    scale: Float[Array, " features"] | None = param()
-    bias: Float[Array, " features"] | None = param()
+    scale: Float[Array, " features"] | None = param(axes=("norm",))
+    bias: Float[Array, " features"] | None = param(axes=("norm",))
     groups: int = static()
     ndim: int = static()
     epsilon: float = static(default=1e-5)

@@ -115,13 +115,14 @@ def projections(
     keys = jax.random.split(init_key, 4)
     x, context = specs
     mixed = ArraySpec((x.shape[0], heads[0] * head_features), x.dtype)
+    shared = context, heads[1] * head_features, ("embed", "kv_heads")
     parts = {
-        "query": (x, mixed.shape[1]),
-        "key": (context, heads[1] * head_features),
-        "value": (context, heads[1] * head_features),
-        "out": (mixed, x.shape[1]),
+        "query": (x, mixed.shape[1], ("embed", "heads")),
+        "key": shared,
+        "value": shared,
+        "out": (mixed, x.shape[1], ("heads", "embed")),
     }
     return {
-        name: build(Dense.of(features, **options), init_key, spec, name)[0]
-        for init_key, (name, (spec, features)) in zip(keys, parts.items(), strict=True)
+        name: build(Dense.of(features, axes=axes, **options), init_key, spec, name)[0]
+        for init_key, (name, (spec, features, axes)) in zip(keys, parts.items(), strict=True)
     }

@@ -51,9 +51,9 @@ class CachedAttention(Heads):
         (True, 5)
     """
 
-    keys: Float[Array, "max_length kv_heads head_features"] = state()
-    values: Float[Array, "max_length kv_heads head_features"] = state()
-    length: Int[Array, ""] = state()
+    keys: Float[Array, "max_length kv_heads head_features"] = state(axes=(None, "kv_heads", None))
+    values: Float[Array, "max_length kv_heads head_features"] = state(axes=(None, "kv_heads", None))
+    length: Int[Array, ""] = state(axes=())
 
     @classmethod
     def check(cls, attention: Any, max_length: int) -> None:

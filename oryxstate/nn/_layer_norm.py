@@ -35,6 +35,11 @@ def affine(
     return y.astype(dtype)
 
 
+def _names(norm: Any) -> tuple[str, ...]:
+    """Return the logical names of the axes of scale and bias."""
+    return ("norm",) * len(norm.axes)
+
+
 class LayerNorm(Layer):
     """`y = (x - mean) / sqrt(variance + epsilon) * scale + bias`, over the last or given axes.
 
@@ -59,8 +64,8 @@ class LayerNorm(Layer):
         [-1.0, 1.0]
     """
 
-    scale: Float[Array, "..."] | None = param()
-    bias: Float[Array, "..."] | None = param()
+    scale: Float[Array, "..."] | None = param(axes=_names)
+    bias: Float[Array, "..."] | None = param(axes=_names)
     axes: tuple[int, ...] = static(default=(-1,))
     epsilon: float = static(default=1e-5)
     dtype: Any = static(default=None)
@@ -136,7 +141,7 @@ class RMSNorm(Layer):
         [1.0, 1.0]
     """
 
-    scale: Float[Array, "..."] | None = param()
+    scale: Float[Array, "..."] | None = param(axes=_names)
     axes: tuple[int, ...] = static(default=(-1,))
     epsilon: float = static(default=1e-5)
     dtype: Any = static(default=None)

@@ -81,6 +81,21 @@ def positive(layer: str, what: str, *values: int) -> None:
             raise ValueError(f"{layer}: `{what}` must be a positive integer, got {value!r}.")
 
 
+def check_names(layer: str, axes: Any, count: int | None = None) -> None:
+    """Raise unless `axes` is a tuple of names, None for an axis without one.
+
+    Raises:
+        ValueError: naming the layer and the value.
+    """
+    names = axes if isinstance(axes, tuple) else (axes,)
+    fits = isinstance(axes, tuple) and all(n is None or isinstance(n, str) for n in names)
+    if not fits or count not in (None, len(names)):
+        many = "one name or None for each axis" if count is None else f"{count} names or None"
+        raise ValueError(
+            f'{layer}: `axes` is a tuple of {many}, such as ("embed", "mlp"), got {axes!r}.'
+        )
+
+
 def above_zero(layer: str, what: str, value: float) -> None:
     """Raise unless a number is positive and finite.
 

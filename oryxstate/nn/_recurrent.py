@@ -66,9 +66,9 @@ class Gated(RecurrentCell):
 
     gates: ClassVar[int]
 
-    kernel: Float[Array, "in gates"] = param()
-    recurrent_kernel: Float[Array, "features gates"] = param()
-    bias: Float[Array, " gates"] = param()
+    kernel: Float[Array, "in gates"] = param(axes=("embed", "gates"))
+    recurrent_kernel: Float[Array, "features gates"] = param(axes=("hidden", "gates"))
+    bias: Float[Array, " gates"] = param(axes=("gates",))
     dtype: Any = static(default=None)
 
     @classmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +73,8 @@ class Repeat(Layer):
     layers: Any
     count: int = static()
     remat: bool = static(default=False)
+
+    __stacked__: ClassVar[Mapping[str, str]] = {"layers": "layers"}
 
     def _check_fields(self) -> None:
         positive(type(self).__name__, "count", self.count)

@@ -117,8 +117,8 @@ class SpectralNorm(_Reparametrized):
         >>> y, model = model.call_and_update(jnp.ones(3), training=True)
     """
 
-    u: Float[Array, " features"] = state()
-    v: Float[Array, " inputs"] = state()
+    u: Float[Array, " features"] = state(axes=(None,))
+    v: Float[Array, " inputs"] = state(axes=(None,))
     iterations: int = static(default=1)
 
     def _check_fields(self) -> None:
@@ -210,7 +210,7 @@ class WeightNorm(_Reparametrized):
         True
     """
 
-    scale: Float[Array, " features"] = param()
+    scale: Float[Array, " features"] = param(axes=("norm",))
 
     @classmethod
     def initialize(
