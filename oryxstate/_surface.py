@@ -44,6 +44,13 @@ PRIVATE = [
         instead="a public context manager, the opposite of `jax.ensure_compile_time_eval`",
     ),
     Name(
+        "jax._src.core.get_axis_env",
+        "the mesh axes of the batch inside a `vmap`, along which layers gather their parameters",
+        takes=0,
+        since="0.4.36",
+        instead="types that show the mesh axes of a `vmap`",
+    ),
+    Name(
         "jax._src.effects.custom_derivatives_allowed_effects",
         "our effects may stand in functions with a derivative of their own",
         since="before 0.4.14",

@@ -15,6 +15,7 @@ from oryxstate.nn._embedding import rotary
 from oryxstate.nn._layer import Layer
 from oryxstate.nn._linear import Dense
 from oryxstate.nn._parts import build
+from oryxstate.nn._placed import split_last
 from oryxstate.nn._precision import above_zero, computing, positive
 
 
@@ -75,9 +76,8 @@ class Heads(Layer):
 
 
 def _split(x: jax.Array, heads: int) -> jax.Array:
-    """Reshape `[time, heads * head_features]`; the lengths are given, since `time` may be 0."""
-    time, features = x.shape
-    return x.reshape(time, heads, features // heads)
+    """Reshape `[time, heads * head_features]`."""
+    return split_last(x, heads)
 
 
 def check_heads(layer: str, heads: int, kv_heads: int, rotary_base: float | None) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, static
 from oryxstate.nn._layer import Layer, LayerParams, single
+from oryxstate.nn._placed import along
 from oryxstate.nn._precision import not_negative, wide
 
 
@@ -29,9 +30,9 @@ def affine(
     dtype = jnp.result_type(*given) if dtype is None else dtype
     others = tuple(a for a in range(-y.ndim, 0) if a not in axes)
     if scale is not None:
-        y = y * jnp.expand_dims(scale.astype(y.dtype), others)
+        y = y * jnp.expand_dims(along(scale.astype(y.dtype), y, axes), others)
     if bias is not None:
-        y = y + jnp.expand_dims(bias.astype(y.dtype), others)
+        y = y + jnp.expand_dims(along(bias.astype(y.dtype), y, axes), others)
     return y.astype(dtype)
 
 

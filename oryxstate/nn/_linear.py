@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from oryxstate._module._fields import param, static
 from oryxstate.nn._initializers import Initializer, drawn, glorot, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single
+from oryxstate.nn._placed import matmul
 from oryxstate.nn._precision import check_names, computing, inlined, last, positive
 
 
@@ -95,5 +96,5 @@ class Dense(Layer):
 @inlined
 def _affine(x, kernel, bias, *, dtype):
     x, kernel, bias = computing(dtype, x, kernel, bias)
-    y = x @ kernel
+    y = matmul(x, kernel)
     return y if bias is None else y + last(bias, y)

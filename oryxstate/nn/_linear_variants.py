@@ -13,6 +13,7 @@ from oryxstate._module._fields import param, static
 from oryxstate._tree import make_array_spec
 from oryxstate.nn._initializers import Initializer, drawn, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single
+from oryxstate.nn._placed import along, bilinear, einsum
 from oryxstate.nn._precision import check_names, computing, last, positive
 
 glorot_of_pairs = jax.nn.initializers.glorot_uniform(in_axis=(0, 1), out_axis=2)
@@ -164,8 +165,12 @@ class Einsum(Layer):
         axes, shape = _Axes.of(self.equation), self.kernel.shape
         self.check_input(axes.fit(x.shape, shape), _described(axes, shape), x)
         x, kernel, bias = computing(self.dtype, x, self.kernel, self.bias)
-        y = jnp.einsum(self.equation, x, kernel)
-        return y if bias is None else y + jnp.expand_dims(bias, _absent(axes, y.ndim))
+        y = einsum(self.equation, x, kernel)
+        if bias is None:
+            return y
+        absent = _absent(axes, y.ndim)
+        bias = along(bias, y, tuple(i for i in range(y.ndim) if i not in absent))
+        return y + jnp.expand_dims(bias, absent)
 
 
 def _described(axes: _Axes, shape: tuple[int, ...]) -> str:
@@ -239,7 +244,7 @@ class Bilinear(Layer):
         fits = _are_pair(specs) and tuple(s.shape[-1] for s in specs) == sizes
         self.check_input(fits, f"two arrays, [..., {sizes[0]}] and [..., {sizes[1]}]", specs)
         first, second, kernel, bias = computing(self.dtype, *pair, self.kernel, self.bias)
-        y = jnp.einsum("...i,...j,ijk->...k", first, second, kernel)
+        y = bilinear(first, second, kernel)
         return y if bias is None else y + last(bias, y)
 
 

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from oryxstate.nn import _placed
+
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """Trace, differentiate and map a formula once for all layers of the same shapes.
@@ -67,6 +69,7 @@ def with_floats(x: jax.Array) -> jax.Array:
 
 def last(vector: jax.Array, x: jax.Array) -> jax.Array:
     """Expand a vector along the last axis to the rank of `x`; rank promotion may be off."""
+    vector = _placed.along(vector, x, tuple(range(-vector.ndim, 0)))
     return lax.expand_dims(vector, range(x.ndim - vector.ndim))
 
 

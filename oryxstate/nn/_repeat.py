@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from oryxstate import _explicit
 from oryxstate._module import _pytree, _takes
 from oryxstate._module._fields import static
 from oryxstate.nn._layer import Layer, LayerParams
@@ -46,7 +47,16 @@ class Shared(Layer):
 
     def call(self, x: Any) -> Any:
         """Return the output of the last call."""
-        return lax.scan(lambda h, _: (self.layer(h), None), x, length=self.count)[0]
+        return lax.scan(lambda h, _: (_like(self.layer(h), h), None), x, length=self.count)[0]
+
+
+def _like(y: Any, x: Any) -> Any:
+    """Return an output with the sharding of the input, since it is the next input of a scan."""
+    return jax.tree.map(_explicit.alike, y, x) if _same_structure(x, y) else y
+
+
+def _same_structure(x: Any, y: Any) -> bool:
+    return jax.tree.structure(x) == jax.tree.structure(y)
 
 
 class Repeat(Layer):
@@ -116,7 +126,7 @@ class Repeat(Layer):
                 own[_takes.RNG] = jax.random.fold_in(own[_takes.RNG], i)
             y, new = layer.call_and_update(h, **own)
             leaves = jax.tree.leaves(new)
-            return y, [leaves[i] for i in at]
+            return _like(y, h), [leaves[i] for i in at]
 
         step = jax.checkpoint(body) if self.remat else body
         y, state = lax.scan(step, x, (self.layers, jnp.arange(self.count)))

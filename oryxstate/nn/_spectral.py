@@ -10,12 +10,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from oryxstate import _explicit
 from oryxstate._errors import InputError
 from oryxstate._module import _live
 from oryxstate._module._fields import param, state, static
 from oryxstate._tree import make_array_spec
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._parts import build, check_parts
+from oryxstate.nn._placed import used
 from oryxstate.nn._precision import positive, wide
 from oryxstate.nn._template import Template
 
@@ -161,9 +163,9 @@ class SpectralNorm(_Reparametrized):
 
     def call(self, *inputs: Any, training: bool) -> Any:
         """Return the output of the layer with the normalized kernel."""
-        kernel = getattr(self.layer, self.field)
+        kernel = _explicit.whole(used(getattr(self.layer, self.field)))
         matrix = _matrix(kernel)
-        u, v = self.u.astype(matrix.dtype), self.v.astype(matrix.dtype)
+        u, v = (_explicit.whole(used(x)).astype(matrix.dtype) for x in (self.u, self.v))
         if self.trains(training):
             u, v = _iterated(lax.stop_gradient(matrix), u, v, self.iterations)
             self.assign(u=u.astype(self.u.dtype), v=v.astype(self.v.dtype))
@@ -234,7 +236,7 @@ class WeightNorm(_Reparametrized):
 
     def call(self, *inputs: Any) -> Any:
         """Return the output of the layer with this kernel."""
-        kernel = getattr(self.layer, self.field)
+        kernel = _explicit.whole(used(getattr(self.layer, self.field)))
         matrix = _matrix(kernel)
         matrix, _ = _scaled(matrix)
         squares = jnp.square(matrix).sum(0, keepdims=True)

@@ -18,6 +18,7 @@ from oryxstate.nn._initializers import Initializer, drawn
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._linear import Dense
 from oryxstate.nn._parts import build, check_parts
+from oryxstate.nn._placed import matmul
 from oryxstate.nn._precision import blended, computing, fraction, positive, wide
 
 small = jax.nn.initializers.he_uniform()
@@ -224,7 +225,7 @@ class LoRA(Layer):
         """Add the update to the output of the layer."""
         y = Dense(self.kernel, self.bias, self.dtype, self.axes)(x)
         x, down, up = computing(self.dtype, x, self.down, self.up)
-        return y + ((x @ down) @ up * self._scale()).astype(y.dtype)
+        return y + (matmul(matmul(x, down), up) * self._scale()).astype(y.dtype)
 
     def merged(self) -> Dense:
         """Return the Dense layer that computes the same."""
