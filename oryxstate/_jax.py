@@ -173,7 +173,8 @@ def mapped_axis(trace: Any) -> tuple[Any, int]:
 
 def mapped_mesh_axes() -> frozenset:
     """The explicit mesh axes along which the examples of the surrounding `vmap`s are split."""
-    return _core.get_axis_env().explicit_mesh_axis_names
+    axes = _core.get_axis_env()
+    return axes.explicit_mesh_axis_names
 
 
 def split(trace: Any, value: Any) -> tuple[Any, Any] | None:
