@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from oryxstate import _explicit
+from oryxstate import _explicit, _jax
 from oryxstate._module import _pytree, _takes
 from oryxstate._module._fields import static
 from oryxstate.nn._layer import Layer, LayerParams
@@ -112,7 +112,9 @@ class Repeat(Layer):
                 raise cls.wrong_input(f"a layer that returns {in_spec}, as it takes", infer())
             return layer
 
-        layers = jax.vmap(one)(jax.random.split(init_key, count))
+        keys = jax.random.split(init_key, count)
+        # In a compiled program one by one, which needs less memory; the numbers are the same.
+        layers = lax.map(one, keys) if isinstance(keys, _jax.Tracer) else jax.vmap(one)(keys)
         return LayerParams({"layers": layers}, {"count": count, "remat": remat}, out_spec=in_spec)
 
     def call_and_update(self, x: Any, **keywords: Any) -> tuple[Any, Repeat]:
