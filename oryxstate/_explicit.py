@@ -66,8 +66,32 @@ def whole(x: Any) -> Any:
 
 
 def alike(x: Any, like: Any) -> Any:
-    """Return an array with the sharding of another one of its shape."""
+    """Return an array with the sharding of another one, or of an aval, of its shape."""
+    like = here(like)
     return placed(x, entries(like), like)
+
+
+def here(x: Any) -> Any:
+    """Return an aval as it is inside a `shard_map`, whole along its axes; an array as it is."""
+    if not isinstance(x, jax.core.ShapedArray) or _mesh((x,)) is None:
+        return x
+    mesh = jax.sharding.get_abstract_mesh()
+    manual = {
+        n
+        for n, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+        if kind == AxisType.Manual
+    }
+    if not manual:
+        return x
+    left = (tuple(n for n in names if n not in manual) or None for names in entries(x))
+    return x.update(sharding=NamedSharding(mesh, PartitionSpec(*left)))
+
+
+def resized(aval: Any, shape: Sequence[int], wanted: Entries) -> Any:
+    """Return an aval with another shape, and these entries where its type has a sharding."""
+    target = sharding((aval,), wanted)
+    options = {} if target is None else {"sharding": target}
+    return aval.update(shape=tuple(shape), **options)
 
 
 def busy(*xs: Entries) -> set[str]:

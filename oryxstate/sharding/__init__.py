@@ -1,6 +1,7 @@
 """oryxstate.sharding: where the arrays of a model are on the devices of a mesh."""
 
 from oryxstate.sharding._make import make
+from oryxstate.sharding._replicas import check_replicas
 from oryxstate.sharding._report import Placement, Report
 from oryxstate.sharding._rules import DATA_PARALLEL, FSDP, TENSOR_PARALLEL, Rules
 from oryxstate.sharding._shardings import abstract, report, shardings
@@ -13,6 +14,7 @@ __all__ = [
     "Report",
     "Rules",
     "abstract",
+    "check_replicas",
     "make",
     "report",
     "shardings",

@@ -54,27 +54,39 @@ def make(
     def made(*args: Any, **kwargs: Any) -> T:
         shapes = eqx.filter_eval_shape(function, *args, **kwargs)
         placed = shardings(shapes, mesh, rules, max_unsharded=max_unsharded)
-        return _computed(function, args, kwargs, shapes, placed, mesh)
+        wanted = jax.tree.leaves(placed)
+        auto = _automatic(mesh)
+        with jax.set_mesh(auto):
+            run, arrays = prepared(function, args, kwargs, wanted, auto)
+            found = run(arrays)
+        new = iter(jax.device_put(found, wanted))
+        leaves, treedef = jax.tree.flatten(shapes)
+        is_array = [isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves]
+        leaves = [next(new) if i else leaf for i, leaf in zip(is_array, leaves, strict=True)]
+        return jax.tree.unflatten(treedef, leaves)
 
     return made
 
 
-def _computed(function: Any, args: tuple, kwargs: dict, shapes: Any, placed: Any, mesh: Mesh):
-    """Run a function with the compiler free to choose what no sharding says."""
-    auto = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
+def _automatic(mesh: Mesh) -> Mesh:
+    """Return the mesh with axes on which the compiler chooses what no sharding says."""
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
+
+
+def prepared(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    wanted: list[NamedSharding],
+    mesh: Mesh,
+) -> tuple[Any, Any]:
+    """Return the jitted function that makes the arrays of a result in place, and its argument."""
     arrays, others = eqx.partition((args, kwargs), eqx.is_array)
-    arrays = jax.device_put(arrays, NamedSharding(auto, PartitionSpec()))
+    arrays = jax.device_put(arrays, NamedSharding(mesh, PartitionSpec()))
 
     def run(arrays: Any) -> list[Any]:
         args, kwargs = eqx.combine(arrays, others)
         return jax.tree.leaves(eqx.filter(function(*args, **kwargs), eqx.is_array))
 
-    leaves, treedef = jax.tree.flatten(shapes)
-    wanted = jax.tree.leaves(placed)
-    in_place = [NamedSharding(auto, s.spec) for s in wanted]
-    with jax.set_mesh(auto):
-        found = jax.jit(run, out_shardings=in_place)(arrays)
-    new = iter(jax.device_put(found, wanted))
-    is_spec = [isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves]
-    leaves = [next(new) if s else leaf for s, leaf in zip(is_spec, leaves, strict=True)]
-    return jax.tree.unflatten(treedef, leaves)
+    in_place = [NamedSharding(mesh, each.spec) for each in wanted]
+    return jax.jit(run, out_shardings=in_place), arrays

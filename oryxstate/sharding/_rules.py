@@ -46,7 +46,7 @@ def _tuple(axes: str | tuple[str, ...]) -> tuple[str, ...]:
 def _missing(name: Any, axis: str, mesh: Any, found: list[Named]) -> str:
     shown = "..." if name is ... else repr(name)
     first = next((each.path for each in found if name is ... or name in each.names), None)
-    meant = "" if first is None else f", such as of `{first}`"
+    meant = "" if first is None else f", such as that of `{first}`,"
     return (
         f"a rule puts axes {shown}{meant} on the mesh axis '{axis}', but the mesh has the axes "
         f"{dict(mesh.shape)}. Name one of these, or take the rule out: "
