@@ -26,11 +26,12 @@ _hook.shown_by(_lazy.Lazy("oryxstate._look._shown"))
 _releases.check_after_the_import(lambda: _lazy.Lazy("oryxstate._selftest").wrong())
 
 if TYPE_CHECKING:
-    from oryxstate import checkpoint, mapping, nn, select
+    from oryxstate import checkpoint, mapping, nn, select, sharding
     from oryxstate._capture._nonfinite import Nonfinite, find_nonfinite
     from oryxstate._look._diff import Diff, Difference, diff
     from oryxstate._look._summary import Row, Summary, summary
     from oryxstate._weights import load_weights, save_weights, weights
+    from oryxstate.sharding._shardings import shardings
 else:  # the same, each imported when it is first used
     __getattr__, __dir__ = _lazy.attributes(
         __name__,
@@ -39,9 +40,11 @@ else:  # the same, each imported when it is first used
             "oryxstate.mapping": (),
             "oryxstate.nn": (),
             "oryxstate.select": (),
+            "oryxstate.sharding": (),
             "oryxstate._capture._nonfinite": ("Nonfinite", "find_nonfinite"),
             "oryxstate._look._diff": ("Diff", "Difference", "diff"),
             "oryxstate._look._summary": ("Row", "Summary", "summary"),
+            "oryxstate.sharding._shardings": ("shardings",),
             "oryxstate._weights": ("load_weights", "save_weights", "weights"),
         },
     )
@@ -90,6 +93,8 @@ __all__ = [
     "per_example",
     "save_weights",
     "select",
+    "sharding",
+    "shardings",
     "snapshot",
     "sow",
     "spec",

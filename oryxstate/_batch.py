@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -89,19 +90,21 @@ class PerExample(Module):
 
     model: Any
 
+    __state_stacked__: ClassVar[Mapping[str, str]] = {"model": "batch"}
+
     def call(self, *xs: Any, **keywords: Any) -> Any:
         """Run each example on the model with its own state."""
         leaves, structure = jax.tree.flatten(self.model)
-        at = set(_state_positions(self.model))
-        axes = [0 if i in at else None for i in range(len(leaves))]
+        state = {i: leaves[i] for i in _state_positions(self.model)}
 
         own = {name: value for name, value in keywords.items() if name not in _takes.EVERYWHERE}
         mapped = {name: value for name, value in own.items() if _has_arrays(value)}
 
-        def one(leaves: list, xs: tuple, mapped: dict) -> Any:
-            return jax.tree.unflatten(structure, leaves)(*xs, **{**own, **mapped})
+        def one(state: dict[int, Any], xs: tuple, mapped: dict) -> Any:
+            each = [state.get(i, leaf) for i, leaf in enumerate(leaves)]
+            return jax.tree.unflatten(structure, each)(*xs, **{**own, **mapped})
 
-        return jax.vmap(one, (axes, 0, 0))(leaves, xs, mapped)
+        return jax.vmap(one)(state, xs, mapped)
 
 
 def per_example(model: Any, size: int) -> PerExample:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from oryxstate import _jax, _shard_maps, _tangents
+from oryxstate import _explicit, _jax, _shard_maps, _tangents
 
 example_key_p = _jax.Primitive("example_key")
 
@@ -44,7 +44,8 @@ def _batch(_, operands, dims, **params):
     (key, *ties), (dim, *_) = operands, dims
     if dim is None:
         (size,) = {jnp.shape(x)[d] for x, d in zip(ties, dims[1:], strict=True) if d is not None}
-        key, dim = jax.vmap(_folded, (None, 0))(key, jnp.arange(size)), 0
+        numbers = _explicit.along_first(jnp.arange(size), ties, dims[1:])
+        key, dim = jax.vmap(_folded, (None, 0))(key, numbers), 0
     return example_key_p.bind(key, *ties, **params), [dim]
 
 

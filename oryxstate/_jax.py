@@ -25,6 +25,7 @@ import jax.extend.linear_util as linear_util
 import jax.extend.source_info_util as source_info_util
 import jax.numpy as jnp
 from jax import lax
+from jax._src import core as _core
 from jax._src import distributed as _distributed
 from jax._src import effects as _effects
 from jax._src import pjit as _pjit
@@ -169,6 +170,12 @@ def differentiates(trace: Trace) -> bool:
 def mapped_axis(trace: Any) -> tuple[Any, int]:
     """Return the name of the axis that a `vmap` maps, and its length."""
     return trace.axis_data.name, trace.axis_data.size
+
+
+def mapped_mesh_axes() -> frozenset:
+    """The explicit mesh axes along which the examples of the surrounding `vmap`s are split."""
+    axes = _core.get_axis_env()
+    return axes.explicit_mesh_axis_names
 
 
 def split(trace: Any, value: Any) -> tuple[Any, Any] | None:

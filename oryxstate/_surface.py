@@ -50,6 +50,13 @@ PRIVATE = [
         instead="a public client of the coordinator of `jax.distributed`",
     ),
     Name(
+        "jax._src.core.get_axis_env",
+        "the mesh axes of the batch inside a `vmap`, along which layers gather their parameters",
+        takes=0,
+        since="0.4.36",
+        instead="types that show the mesh axes of a `vmap`",
+    ),
+    Name(
         "jax._src.effects.custom_derivatives_allowed_effects",
         "our effects may stand in functions with a derivative of their own",
         since="before 0.4.14",

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from oryxstate import _jax
+from oryxstate import _explicit, _jax
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False)
@@ -207,6 +207,7 @@ def conform_leaf(leaf: Any, aval: Any, where: str) -> Any:
             f"{where} was given shape {new.shape}, but it has shape {aval.shape}. The shape "
             "cannot change: reduce or broadcast the value first."
         )
+    leaf = _explicit.alike(leaf, aval)
     if new.dtype == aval.dtype and getattr(new, "weak_type", False) == weak:
         return leaf
     if new.dtype != aval.dtype and not _casts_silently(new, aval):

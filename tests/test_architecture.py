@@ -24,7 +24,7 @@ LAYERS = [
     ("_surface", "_releases", "_signatures", "_version"),
     ("_jax",),
     ("_jaxprs", "_tangents", "_interception"),
-    ("_hi_primitives", "_shard_maps", "_subfuns"),
+    ("_explicit", "_hi_primitives", "_shard_maps", "_subfuns"),
     ("_errors", "_example_keys", "_extras", "_lazy", "_tree", "_stack"),
     ("_effects",),
     ("_module", "_select"),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from oryxstate import _jax, _jaxprs, _tangents
+from oryxstate import _explicit, _jax, _jaxprs, _tangents
 
 
 class _BatchedPrimitive(_jax.Primitive):
@@ -132,8 +132,15 @@ def _compute(*operands, examples, split, sizes, names, has_axes, **_):
     return [*(y.reshape(*sizes, *y.shape[1:]) for y in out), *new]
 
 
-def _abstract(*_, sizes, out_avals, new_avals, **__):
-    return [*(aval.update(shape=(*sizes, *aval.shape)) for aval in out_avals), *new_avals]
+def _abstract(*operands, split, sizes, has_axes, out_avals, new_avals, **_):
+    inputs = zip(operands[split:], has_axes, strict=True)
+    leading = next((_explicit.entries(x)[: len(sizes)] for x, has in inputs if has), ())
+    return [*(_wider(aval, sizes, leading) for aval in out_avals), *new_avals]
+
+
+def _wider(aval: Any, sizes: Sequence[int], leading: _explicit.Entries) -> Any:
+    """Return an aval with more axes in front."""
+    return _explicit.resized(aval, (*sizes, *aval.shape), (*leading, *_explicit.entries(aval)))
 
 
 def _jvp(primals, tangents, **params):
@@ -207,7 +214,7 @@ def _batch_of_members(operands, dims, *, examples, split, sizes, has_axes, **par
         return members
 
     def wider(avals: Sequence) -> tuple:
-        return tuple(aval.update(shape=(size, *aval.shape)) for aval in avals)
+        return tuple(_wider(aval, (size,), ((),)) for aval in avals)
 
     params["out_avals"] = wider(params["out_avals"])
     params["new_avals"] = wider(params["new_avals"])

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from oryxstate import _jax, _tangents, _tree
+from oryxstate import _explicit, _jax, _tangents, _tree
 from oryxstate._effects import _frames, _write_tape
 from oryxstate._effects._frames import Frame, Leaves
 from oryxstate._effects._names import FUNCTION, KEY_AXIS, Name, StateEffect
@@ -216,7 +216,7 @@ assign_p.handle = _handle_assign
 
 
 def _variable_abstract(*refs, var, avals, **_):
-    return list(refs or avals), {StateEffect(var)}
+    return list(refs or map(_explicit.here, avals)), {StateEffect(var)}
 
 
 def _assign_abstract(*operands, var, shape, **_):
@@ -292,7 +292,9 @@ def _unmapped(leaves, dims, own_dims):
 
 
 def _without_axis(aval, dim):
-    return aval.update(shape=aval.shape[:dim] + aval.shape[dim + 1 :])
+    of_axes = _explicit.entries(aval)
+    shape = aval.shape[:dim] + aval.shape[dim + 1 :]
+    return _explicit.resized(aval, shape, of_axes[:dim] + of_axes[dim + 1 :])
 
 
 def _added(now, written, seen):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax
@@ -54,6 +55,9 @@ class Module(metaclass=_construct.ModuleMeta):
     __layout__: ClassVar[Layout]
     __generated_init__: ClassVar[bool] = True
     __key__: ClassVar[Any] = jax.tree_util.GetAttrKey  # of a field, in key paths
+    # The logical names of the axis along which what is in a field is stacked, and its state alone.
+    __stacked__: ClassVar[Mapping[str, str]] = {}
+    __state_stacked__: ClassVar[Mapping[str, str]] = {}
     if TYPE_CHECKING:
 
         @property

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 Kind = Literal["param", "state", "static", "child"]
+Axes = Sequence[Any] | Callable[[Any], Any]
 _KEY = "oryxstate"
 
 
@@ -21,11 +22,14 @@ class FieldInfo(NamedTuple):
         kind: how the field is treated; "child" where there was no specifier.
         converter: applied to every value that the field is given.
         reduce: for state, combines the values that the examples of a `vmap` write.
+        axes: the logical names of the axes of the array, or a function of the module that returns
+            them; None if nothing is said.
     """
 
     kind: Kind = "child"
     converter: Callable[[Any], Any] | None = None
     reduce: Callable[..., Any] | None = None
+    axes: Axes | None = None
 
     @property
     def is_param(self) -> bool:
@@ -61,18 +65,45 @@ def mend(fields: dict[str, dataclasses.Field]) -> None:
                 setattr(field, name, dataclasses.MISSING)
 
 
-def _field(kind: Kind, converter: Any, options: dict[str, Any], reduce: Any = None) -> Any:
-    metadata = {**options.pop("metadata", {}), _KEY: FieldInfo(kind, converter, reduce)}
+def _field(
+    kind: Kind, converter: Any, options: dict[str, Any], reduce: Any = None, axes: Any = None
+) -> Any:
+    axes = axes if axes is None or callable(axes) else _checked(kind, axes)
+    metadata = {**options.pop("metadata", {}), _KEY: FieldInfo(kind, converter, reduce, axes)}
     unknown = set(options) - {"default", "default_factory", "init", "repr", "kw_only"}
     if unknown:
         raise TypeError(f"{kind}() got unknown options: {', '.join(sorted(unknown))}")
     return dataclasses.field(metadata=metadata, **options)
 
 
-def param(*, converter: Callable[[Any], Any] | None = None, **options: Any) -> Any:
+def _checked(kind: str, axes: Any) -> tuple[Any, ...]:
+    """Return the names of axes as a tuple.
+
+    Raises:
+        TypeError: for anything else than names.
+    """
+    if isinstance(axes, str) or not all(n is None or n is ... or isinstance(n, str) for n in axes):
+        raise TypeError(
+            f"{kind}(axes={axes!r}): `axes` has one name for each axis of the array, None for an "
+            f'axis without, such as `{kind}(axes=("embed", None))`; `...` stands for any number of '
+            "axes without names."
+        )
+    return tuple(axes)
+
+
+def param(
+    *,
+    axes: Axes | None = None,
+    converter: Callable[[Any], Any] | None = None,
+    **options: Any,
+) -> Any:
     """Declare a field that is learned: an array or a pytree of arrays.
 
     Args:
+        axes: the logical names of the axes, such as `("embed", "mlp")`, by which
+            `oryxstate.shardings` places the array on a mesh of devices. None stands for an axis
+            without a name, `...` for any number of them. Where the names depend on the module, a
+            function of it that returns them; for a dictionary of arrays it may return a dictionary.
         converter: applied to every value the field is given, such as `jnp.asarray`.
         **options: `default`, `default_factory`, `init`, `repr`, `kw_only` and `metadata`, as for
             `dataclasses.field`.
@@ -87,12 +118,13 @@ def param(*, converter: Callable[[Any], Any] | None = None, **options: Any) -> A
         >>> float(Scale(3.0)(2.0))
         6.0
     """
-    return _field("param", converter, options)
+    return _field("param", converter, options, axes=axes)
 
 
 def state(
     *,
     reduce: Callable[..., Any] | None = None,
+    axes: Axes | None = None,
     converter: Callable[[Any], Any] | None = None,
     **options: Any,
 ) -> Any:
@@ -104,6 +136,7 @@ def state(
             adds up what each example adds to the value that it read, so that a running sum is one
             over all examples. Inside the `vmap` each example reads back what it wrote itself. A
             value that does not depend on the mapped axis is written once, as it is.
+        axes: the logical names of the axes, as for `param`.
         converter: applied to every value the field is given, such as `jnp.asarray`.
         **options: `default`, `default_factory`, `init`, `repr`, `kw_only` and `metadata`, as for
             `dataclasses.field`.
@@ -122,7 +155,7 @@ def state(
     if isinstance(reduce, type(np.sum)):  # JAX keeps it as a parameter, which NumPy's cannot be
         given: Any = reduce
         reduce = getattr(jnp, given.__name__)
-    return _field("state", converter, options, reduce)
+    return _field("state", converter, options, reduce, axes)
 
 
 def static(*, converter: Callable[[Any], Any] | None = None, **options: Any) -> Any:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, static
 from oryxstate.nn._layer import Layer, LayerParams, single
+from oryxstate.nn._placed import where
 from oryxstate.nn._precision import computing, last
 
 
@@ -30,7 +31,7 @@ class PReLU(Layer):
         [-0.5, 2.0]
     """
 
-    slope: Float[Array, "..."] = param()
+    slope: Float[Array, "..."] = param(axes=(...,))
     dtype: Any = static(default=None)
 
     @classmethod
@@ -68,4 +69,4 @@ class PReLU(Layer):
         x, slope = computing(self.dtype, x, self.slope)
         rises = x >= 0
         negative = jnp.where(rises, jnp.zeros_like(x), x)  # the slope's derivative; 0 * inf is NaN
-        return jnp.where(rises, x, last(slope, x) * negative)
+        return where(rises, x, last(slope, x) * negative)

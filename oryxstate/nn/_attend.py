@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from oryxstate.nn._placed import grouped_alike, where
 from oryxstate.nn._precision import inlined, wide_dtype
 
 
@@ -44,10 +45,11 @@ def attend(
     seen = None if mask is None else _grouped(mask, kv_heads)
     if seen is not None:
         by_any = jnp.expand_dims(seen.any((1, 2)).T, -1)  # [context, kv_heads or 1, 1]
-        keys, values = (jnp.where(by_any, x, jnp.zeros_like(x)) for x in (keys, values))
+        keys, values = (where(by_any, x, jnp.zeros_like(x)) for x in (keys, values))
     if causal:
         past = jnp.tri(time, context, dtype=bool)[None, :, None]
         seen = past if seen is None else seen & past
+    queries, keys, values = grouped_alike(queries, keys, values)
     queries = queries.reshape(time, kv_heads, heads // kv_heads, features)
     exact = wide_dtype(queries.dtype)
     products = ((3,), (2,)), ((1,), (1,))  # over features, for each head of keys
@@ -69,5 +71,5 @@ def _softmax(logits: jax.Array, seen: jax.Array | None) -> jax.Array:
     if seen is None:
         return jax.nn.softmax(logits)
     lowest = 0.7 * float(jnp.finfo(logits.dtype).min)  # finite: differences stay numbers
-    weights = jax.nn.softmax(jnp.where(seen, logits, lowest))
-    return jnp.where(seen, weights, 0)
+    weights = jax.nn.softmax(where(seen, logits, lowest))
+    return where(seen, weights, 0)

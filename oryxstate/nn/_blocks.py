@@ -87,9 +87,10 @@ class MLP(Layer):
         """
         if single(cls, in_spec).ndim == 0:
             raise cls.wrong_input("[..., in]", in_spec)
-        layers, spec = [], in_spec
+        layers, spec, options = [], in_spec, {"dtype": dtype, "param_dtype": param_dtype}
         for i, size in enumerate(features):
-            dense = Dense.of(size, use_bias=use_bias, dtype=dtype, param_dtype=param_dtype)
+            axes = _axes(i, len(features))
+            dense = Dense.of(size, use_bias=use_bias, axes=axes, **options)
             layer, _ = build(dense, jax.random.fold_in(init_key, i), spec, f"layers[{i}]")
             layers.append(layer)
             spec = ArraySpec((*spec.shape[:-1], size), spec.dtype)
@@ -102,6 +103,12 @@ class MLP(Layer):
         for layer in others:
             x = layer(self.activation(x))
         return x
+
+
+def _axes(i: int, count: int) -> tuple[str, str]:
+    """Return the names of the axes of one of several layers: wide and narrow in turn."""
+    wide = i % 2 == 0 and i < count - 1
+    return "mlp" if i % 2 else "embed", "mlp" if wide else "embed"
 
 
 class TransformerBlock(Layer):

@@ -80,7 +80,7 @@ class GRUCell(Gated):
         True
     """
 
-    recurrent_bias: Float[Array, " features"] = param(kw_only=True)
+    recurrent_bias: Float[Array, " features"] = param(axes=("hidden",), kw_only=True)
 
     gates = 3
 

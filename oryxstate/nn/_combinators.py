@@ -10,9 +10,11 @@ from typing import Any, overload
 import jax
 from jax import lax
 
+from oryxstate import _explicit
 from oryxstate._module._fields import static
 from oryxstate.nn._layer import Layer, LayerParams, single, spec_in
 from oryxstate.nn._parts import build, check_parts
+from oryxstate.nn._placed import gathered, reshaped
 from oryxstate.nn._template import chain_with, in_spec_of, inputs_of
 from oryxstate.nn._together import Parts
 
@@ -196,7 +198,11 @@ class Branch(_Parts):
 
     def call(self, index: Any, *inputs: Any) -> Any:
         """Return the output of the chosen layer."""
-        return lax.switch(index, self.layers, *inputs)
+
+        def whole(layer: Any) -> Any:  # all layers return one type, which a `vmap` selects from
+            return lambda *xs: jax.tree.map(_explicit.whole, layer(*xs))
+
+        return lax.switch(index, [whole(layer) for layer in gathered(self.layers)], *inputs)
 
 
 class Flatten(Layer):
@@ -213,7 +219,7 @@ class Flatten(Layer):
 
     def call(self, x: jax.Array) -> jax.Array:
         """Return the elements as a vector."""
-        return x.reshape(-1)
+        return reshaped(x, (x.size,))
 
 
 class Reshape(Layer):
@@ -242,7 +248,8 @@ class Reshape(Layer):
     def call(self, x: jax.Array) -> jax.Array:
         """Return the same elements in the new shape."""
         self.check_input(_fits(self.shape, x.size), _elements(self.shape), x)
-        return x.reshape(self.shape)
+        known = math.prod(length for length in self.shape if length != -1)
+        return reshaped(x, tuple(x.size // known if n == -1 else n for n in self.shape))
 
 
 def _fits(shape: tuple[int, ...], size: int) -> bool:

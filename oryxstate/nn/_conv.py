@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from oryxstate._module._fields import param, static
 from oryxstate.nn._initializers import Initializer, lecun, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single
+from oryxstate.nn._placed import for_windows
 from oryxstate.nn._precision import computing, last, positive
 from oryxstate.nn._windows import (
     Lengths,
@@ -32,8 +33,8 @@ MODES = ("SAME", "VALID", "CIRCULAR")
 class Convolution(Layer):
     """The base class of convolutions: fields, and a call on one example."""
 
-    kernel: Float[Array, "*window in_per_group out"] = param()
-    bias: Float[Array, " out"] | None = param()
+    kernel: Float[Array, "*window in_per_group out"] = param(axes=(..., "conv_in", "conv_out"))
+    bias: Float[Array, " out"] | None = param(axes=("conv_out",))
     strides: int | tuple[int, ...] = static(default=1, converter=frozen)
     padding: Any = static(default="VALID", converter=frozen)
     dilation: int | tuple[int, ...] = static(default=1, converter=frozen)
@@ -111,6 +112,7 @@ class Convolution(Layer):
     ) -> jax.Array:
         """Return the sums over windows of an input with `spacing` from one element to the next."""
         names = "DHW"[-len(pads) :]
+        kernel, placed = for_windows(x, kernel)
         return lax.conv_general_dilated(
             x[None],
             kernel,
@@ -120,6 +122,7 @@ class Convolution(Layer):
             rhs_dilation=spread(self.dilation, len(pads)),
             dimension_numbers=(f"N{names}C", f"{names}IO", f"N{names}C"),
             feature_group_count=self.groups,
+            **placed,
         )[0]
 
 

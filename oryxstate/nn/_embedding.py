@@ -12,6 +12,7 @@ from oryxstate._module._fields import param, static
 from oryxstate.nn._angles import angles
 from oryxstate.nn._initializers import Initializer
 from oryxstate.nn._layer import Layer, LayerParams, single
+from oryxstate.nn._placed import matmul, rows
 from oryxstate.nn._precision import above_zero, computing, positive, wide
 
 # Variance 1 / features: products of a unit vector with a row, as in `attend`, have variance 1.
@@ -38,7 +39,7 @@ class Embedding(Layer):
         ((3, 4), (3, 5))
     """
 
-    embedding: Float[Array, "vocabulary features"] = param()
+    embedding: Float[Array, "vocabulary features"] = param(axes=("vocab", "embed"))
     dtype: Any = static(default=None)
 
     @classmethod
@@ -79,7 +80,7 @@ class Embedding(Layer):
         """Look up the vector of each integer."""
         self.check_input(jnp.issubdtype(x.dtype, jnp.integer), "integers", x)
         (embedding,) = computing(self.dtype, self.embedding)
-        return embedding.at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        return rows(embedding, x)
 
     def attend(self, x: Float[Array, "... features"]) -> Float[Array, "... vocabulary"]:
         """Logits with tied weights: `x @ embedding.T`.
@@ -89,7 +90,7 @@ class Embedding(Layer):
         size = self.embedding.shape[1]
         self.check_input(x.ndim > 0 and x.shape[-1] == size, f"[..., {size}] to attend", x)
         x, embedding = computing(self.dtype, x, self.embedding)
-        return x @ embedding.T
+        return matmul(x, embedding.T)
 
 
 class SinusoidalPosition(Layer):

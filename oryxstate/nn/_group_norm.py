@@ -11,14 +11,15 @@ from jaxtyping import Array, Float
 from oryxstate._module._fields import param, static
 from oryxstate.nn._layer import Layer, LayerParams, single
 from oryxstate.nn._layer_norm import affine, fit, standardized
+from oryxstate.nn._placed import split_last
 from oryxstate.nn._precision import not_negative, positive, wide
 
 
 class _Grouped(Layer):
     """Each group of features is normalized over itself and all axes but the last."""
 
-    scale: Float[Array, " features"] | None = param()
-    bias: Float[Array, " features"] | None = param()
+    scale: Float[Array, " features"] | None = param(axes=("norm",))
+    bias: Float[Array, " features"] | None = param(axes=("norm",))
     groups: int = static()
     ndim: int = static()
     epsilon: float = static(default=1e-5)
@@ -46,9 +47,9 @@ class _Grouped(Layer):
     def call(self, x: Float[Array, "... features"]) -> Float[Array, "... features"]:
         """Normalize the input."""
         self._check(x)
-        *axes, features = x.shape  # of which some may be 0
-        grouped = wide(x).reshape(*axes, self.groups, features // self.groups)
-        y = standardized(grouped, (*range(len(axes)), x.ndim), self.epsilon).reshape(x.shape)
+        grouped = split_last(wide(x), self.groups)  # some axes may be of length 0
+        axes = *range(x.ndim - 1), x.ndim
+        y = standardized(grouped, axes, self.epsilon).reshape(x.shape)
         return affine(y, (-1,), self.scale, self.bias, x, self.dtype)
 
     def _check(self, x: jax.Array) -> None:

@@ -15,6 +15,7 @@ from oryxstate.nn._embedding import rotary
 from oryxstate.nn._layer import Layer
 from oryxstate.nn._linear import Dense
 from oryxstate.nn._parts import build
+from oryxstate.nn._placed import split_last
 from oryxstate.nn._precision import above_zero, computing, positive
 
 
@@ -75,9 +76,8 @@ class Heads(Layer):
 
 
 def _split(x: jax.Array, heads: int) -> jax.Array:
-    """Reshape `[time, heads * head_features]`; the lengths are given, since `time` may be 0."""
-    time, features = x.shape
-    return x.reshape(time, heads, features // heads)
+    """Reshape `[time, heads * head_features]`."""
+    return split_last(x, heads)
 
 
 def check_heads(layer: str, heads: int, kv_heads: int, rotary_base: float | None) -> None:
@@ -115,13 +115,14 @@ def projections(
     keys = jax.random.split(init_key, 4)
     x, context = specs
     mixed = ArraySpec((x.shape[0], heads[0] * head_features), x.dtype)
+    shared = context, heads[1] * head_features, ("embed", "kv_heads")
     parts = {
-        "query": (x, mixed.shape[1]),
-        "key": (context, heads[1] * head_features),
-        "value": (context, heads[1] * head_features),
-        "out": (mixed, x.shape[1]),
+        "query": (x, mixed.shape[1], ("embed", "heads")),
+        "key": shared,
+        "value": shared,
+        "out": (mixed, x.shape[1], ("heads", "embed")),
     }
     return {
-        name: build(Dense.of(features, **options), init_key, spec, name)[0]
-        for init_key, (name, (spec, features)) in zip(keys, parts.items(), strict=True)
+        name: build(Dense.of(features, axes=axes, **options), init_key, spec, name)[0]
+        for init_key, (name, (spec, features, axes)) in zip(keys, parts.items(), strict=True)
     }

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from oryxstate import _jax
+from oryxstate import _explicit, _jax
 from oryxstate._module._fields import state
 from oryxstate.nn._heads import Heads
 from oryxstate.nn._layer import LayerParams
@@ -51,9 +51,9 @@ class CachedAttention(Heads):
         (True, 5)
     """
 
-    keys: Float[Array, "max_length kv_heads head_features"] = state()
-    values: Float[Array, "max_length kv_heads head_features"] = state()
-    length: Int[Array, ""] = state()
+    keys: Float[Array, "max_length kv_heads head_features"] = state(axes=(None, "kv_heads", None))
+    values: Float[Array, "max_length kv_heads head_features"] = state(axes=(None, "kv_heads", None))
+    length: Int[Array, ""] = state(axes=())
 
     @classmethod
     def check(cls, attention: Any, max_length: int) -> None:
@@ -131,4 +131,5 @@ def with_cache(attention: Heads, max_length: int, dtype: Any) -> LayerParams:
 
 def _put(cache: jax.Array, new: jax.Array, start: jax.Array) -> jax.Array:
     zero = jnp.zeros((), start.dtype)
+    cache = _explicit.alike(cache, new)
     return lax.dynamic_update_slice(cache, new.astype(cache.dtype), (start, zero, zero))

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, static
 from oryxstate.nn._layer import Layer, LayerParams, single, spec_in
+from oryxstate.nn._placed import along
 from oryxstate.nn._precision import not_negative, wide
 
 
@@ -29,10 +30,15 @@ def affine(
     dtype = jnp.result_type(*given) if dtype is None else dtype
     others = tuple(a for a in range(-y.ndim, 0) if a not in axes)
     if scale is not None:
-        y = y * jnp.expand_dims(scale.astype(y.dtype), others)
+        y = y * jnp.expand_dims(along(scale.astype(y.dtype), y, axes), others)
     if bias is not None:
-        y = y + jnp.expand_dims(bias.astype(y.dtype), others)
+        y = y + jnp.expand_dims(along(bias.astype(y.dtype), y, axes), others)
     return y.astype(dtype)
+
+
+def _names(norm: Any) -> tuple[str, ...]:
+    """Return the logical names of the axes of scale and bias."""
+    return ("norm",) * len(norm.axes)
 
 
 class LayerNorm(Layer):
@@ -59,8 +65,8 @@ class LayerNorm(Layer):
         [-1.0, 1.0]
     """
 
-    scale: Float[Array, "..."] | None = param()
-    bias: Float[Array, "..."] | None = param()
+    scale: Float[Array, "..."] | None = param(axes=_names)
+    bias: Float[Array, "..."] | None = param(axes=_names)
     axes: tuple[int, ...] = static(default=(-1,))
     epsilon: float = static(default=1e-5)
     dtype: Any = static(default=None)
@@ -139,7 +145,7 @@ class RMSNorm(Layer):
         [1.0, 1.0]
     """
 
-    scale: Float[Array, "..."] | None = param()
+    scale: Float[Array, "..."] | None = param(axes=_names)
     axes: tuple[int, ...] = static(default=(-1,))
     epsilon: float = static(default=1e-5)
     dtype: Any = static(default=None)

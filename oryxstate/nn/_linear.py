@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 from oryxstate._module._fields import param, static
 from oryxstate.nn._initializers import Initializer, drawn, glorot, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single, spec_in
-from oryxstate.nn._precision import computing, inlined, last, positive
+from oryxstate.nn._placed import matmul
+from oryxstate.nn._precision import check_names, computing, inlined, last, positive
 
 
 class Dense(Layer):
@@ -21,6 +22,7 @@ class Dense(Layer):
         kernel: `[in, out]`.
         bias: `[out]`, or None.
         dtype: the dtype to compute in; that of input and parameters together if None.
+        axes: the logical names of input and output features, for `oryxstate.shardings`.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -33,14 +35,19 @@ class Dense(Layer):
         (5, 2)
     """
 
-    kernel: Float[Array, "in out"] = param()
-    bias: Float[Array, " out"] | None = param()
+    kernel: Float[Array, "in out"] = param(axes=lambda dense: dense.axes)
+    bias: Float[Array, " out"] | None = param(axes=lambda dense: dense.axes[1:])
     dtype: Any = static(default=None)
+    axes: tuple[str | None, str | None] = static(default=("embed", "mlp"), repr=False)
+
+    def _check_fields(self) -> None:
+        check_names(type(self).__name__, self.axes, 2)
 
     @classmethod
-    def check(cls, features: int, **options: Any) -> None:
-        """Check that the number of features is positive."""
+    def check(cls, features: int, *, axes: Any = ("embed", "mlp"), **options: Any) -> None:
+        """Check that the number of features is positive, and that `axes` has two names."""
         positive(cls.__name__, "features", features)
+        check_names(cls.__name__, axes, 2)
 
     @classmethod
     def initialize(
@@ -54,6 +61,7 @@ class Dense(Layer):
         bias_init: Initializer = zeros,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
+        axes: tuple[str | None, str | None] = ("embed", "mlp"),
     ) -> LayerParams:
         """Draw the parameters.
 
@@ -66,13 +74,17 @@ class Dense(Layer):
             bias_init: draws the bias.
             dtype: the dtype to compute in.
             param_dtype: the dtype of the parameters.
+            axes: the logical names of input and output features. In a pair of layers give the
+                second one `("mlp", "embed")`: what the first splits by output, it splits by input.
         """
         if single(cls, in_spec).ndim == 0:
             raise cls.wrong_input("[..., in]", in_spec)
-        kernel_key, bias_key = jax.random.split(init_key)
-        kernel = drawn(kernel_init, kernel_key, (in_spec.shape[-1], features), param_dtype)
-        bias = bias_init(bias_key, (features,), param_dtype) if use_bias else None
-        return LayerParams(params={"kernel": kernel, "bias": bias}, info={"dtype": dtype})
+        keys = jax.random.split(init_key)
+        kernel = drawn(kernel_init, keys[0], (in_spec.shape[-1], features), param_dtype)
+        bias = bias_init(keys[1], (features,), param_dtype) if use_bias else None
+        return LayerParams(
+            params={"kernel": kernel, "bias": bias}, info={"dtype": dtype, "axes": axes}
+        )
 
     def _out_spec(self, in_spec: Any) -> Any:
         return spec_in(
@@ -89,5 +101,5 @@ class Dense(Layer):
 @inlined
 def _affine(x, kernel, bias, *, dtype):
     x, kernel, bias = computing(dtype, x, kernel, bias)
-    y = x @ kernel
+    y = matmul(x, kernel)
     return y if bias is None else y + last(bias, y)

@@ -13,7 +13,8 @@ from oryxstate._module._fields import param, static
 from oryxstate._tree import make_array_spec
 from oryxstate.nn._initializers import Initializer, drawn, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import computing, last, positive
+from oryxstate.nn._placed import along, bilinear, einsum
+from oryxstate.nn._precision import check_names, computing, last, positive
 
 glorot_of_pairs = jax.nn.initializers.glorot_uniform(in_axis=(0, 1), out_axis=2)
 
@@ -74,6 +75,7 @@ class Einsum(Layer):
         bias: `[axes of the kernel in y...]` in the order of the output, or None.
         equation: `x,kernel->y`, in the notation of `jnp.einsum`.
         dtype: the dtype to compute in; that of input and parameters together if None.
+        axes: the logical names of the axes of the kernel, for `oryxstate.shardings`; () for none.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -84,14 +86,32 @@ class Einsum(Layer):
         float32[5,2,4]
     """
 
-    kernel: Float[Array, "..."] = param()
-    bias: Float[Array, "..."] | None = param()
+    kernel: Float[Array, "..."] = param(axes=lambda einsum: einsum.axes or (...,))
+    bias: Float[Array, "..."] | None = param(axes=lambda einsum: einsum._bias_axes)
     equation: str = static()
     dtype: Any = static(default=None)
+    axes: tuple[str | None, ...] = static(default=(), repr=False)
+
+    def _check_fields(self) -> None:
+        self._check_axes(self.equation, self.axes)
 
     @classmethod
-    def check(cls, equation: str, shape: tuple[int, ...], **options: Any) -> None:
-        """Check that the equation has two operands, and that `shape` fits the second one."""
+    def _check_axes(cls, equation: str, axes: Any) -> None:
+        check_names(cls.__name__, axes, len(_Axes.of(equation).kernel) if axes else None)
+
+    @property
+    def _bias_axes(self) -> tuple[Any, ...]:
+        """The logical names of the axes of the bias."""
+        axes = _Axes.of(self.equation)
+        names = dict(zip(axes.kernel, self.axes, strict=False))
+        return tuple(names.get(c) for c in axes.y if c in axes.kernel)
+
+    @classmethod
+    def check(
+        cls, equation: str, shape: tuple[int, ...], *, axes: tuple[Any, ...] = (), **options: Any
+    ) -> None:
+        """Check that the equation has two operands, and `shape` and `axes` fit the second one."""
+        cls._check_axes(equation, axes)
         kernel = _Axes.of(equation).kernel
         positive(cls.__name__, "shape", *shape)
         if len(kernel) != len(shape) or len(set(kernel)) < len(kernel):
@@ -113,6 +133,7 @@ class Einsum(Layer):
         bias_init: Initializer = zeros,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
+        axes: tuple[str | None, ...] = (),
     ) -> LayerParams:
         """Draw the parameters.
 
@@ -127,25 +148,29 @@ class Einsum(Layer):
             bias_init: draws the bias.
             dtype: the dtype to compute in.
             param_dtype: the dtype of the parameters.
+            axes: the logical names of the axes of the kernel, such as `("embed", "heads", None)`.
         """
-        axes, shape = _Axes.of(equation), tuple(shape)
-        if not axes.fit(single(cls, in_spec).shape, shape):
-            raise cls.wrong_input(_described(axes, shape), in_spec)
+        letters, shape = _Axes.of(equation), tuple(shape)
+        if not letters.fit(single(cls, in_spec).shape, shape):
+            raise cls.wrong_input(_described(letters, shape), in_spec)
         keys = jax.random.split(init_key)
-        kernel = (kernel_init or axes.initializer())(keys[0], shape, param_dtype)
-        lengths = [shape[axes.kernel.index(c)] for c in axes.y if c in axes.kernel]
+        kernel = (kernel_init or letters.initializer())(keys[0], shape, param_dtype)
+        lengths = [shape[letters.kernel.index(c)] for c in letters.y if c in letters.kernel]
         bias = bias_init(keys[1], lengths, param_dtype) if use_bias else None
-        return LayerParams(
-            params={"kernel": kernel, "bias": bias}, info={"equation": equation, "dtype": dtype}
-        )
+        info = {"equation": equation, "dtype": dtype, "axes": axes}
+        return LayerParams(params={"kernel": kernel, "bias": bias}, info=info)
 
     def call(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """Evaluate the equation and add the bias."""
         axes, shape = _Axes.of(self.equation), self.kernel.shape
         self.check_input(axes.fit(x.shape, shape), _described(axes, shape), x)
         x, kernel, bias = computing(self.dtype, x, self.kernel, self.bias)
-        y = jnp.einsum(self.equation, x, kernel)
-        return y if bias is None else y + jnp.expand_dims(bias, _absent(axes, y.ndim))
+        y = einsum(self.equation, x, kernel)
+        if bias is None:
+            return y
+        absent = _absent(axes, y.ndim)
+        bias = along(bias, y, tuple(i for i in range(y.ndim) if i not in absent))
+        return y + jnp.expand_dims(bias, absent)
 
 
 def _described(axes: _Axes, shape: tuple[int, ...]) -> str:
@@ -180,8 +205,8 @@ class Bilinear(Layer):
         (2,)
     """
 
-    kernel: Float[Array, "in1 in2 features"] = param()
-    bias: Float[Array, " features"] | None = param()
+    kernel: Float[Array, "in1 in2 features"] = param(axes=("embed", None, "mlp"))
+    bias: Float[Array, " features"] | None = param(axes=("mlp",))
     dtype: Any = static(default=None)
 
     @classmethod
@@ -219,7 +244,7 @@ class Bilinear(Layer):
         fits = _are_pair(specs) and tuple(s.shape[-1] for s in specs) == sizes
         self.check_input(fits, f"two arrays, [..., {sizes[0]}] and [..., {sizes[1]}]", specs)
         first, second, kernel, bias = computing(self.dtype, *pair, self.kernel, self.bias)
-        y = jnp.einsum("...i,...j,ijk->...k", first, second, kernel)
+        y = bilinear(first, second, kernel)
         return y if bias is None else y + last(bias, y)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from oryxstate._module._fields import static
 from oryxstate.nn._layer import Layer, LayerParams, single, spec_in
+from oryxstate.nn._placed import where
 from oryxstate.nn._precision import fraction, not_negative
 
 FLOATS = "floating-point numbers"
@@ -61,7 +62,7 @@ class Dropout(Layer):
         kept = 1 - float(self.rate)
         together = self._together(x.shape)
         keep = jax.random.bernoulli(self.needed("rng", rng), kept, together)
-        return jnp.where(keep, x / kept, jnp.zeros_like(x))
+        return where(keep, x / kept, jnp.zeros_like(x))
 
     def _together(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the mask."""

@@ -66,10 +66,10 @@ class BatchNorm(Layer):
         ([-1.0, 1.0], 1.0)
     """
 
-    scale: Float[Array, " features"] | None = param()
-    bias: Float[Array, " features"] | None = param()
-    mean: Float[Array, " features"] = state()
-    variance: Float[Array, " features"] = state()
+    scale: Float[Array, " features"] | None = param(axes=("norm",))
+    bias: Float[Array, " features"] | None = param(axes=("norm",))
+    mean: Float[Array, " features"] = state(axes=("norm",))
+    variance: Float[Array, " features"] = state(axes=("norm",))
     momentum: float = static(default=0.99)
     epsilon: float = static(default=1e-5)
     axis_name: tuple[str, ...] = static(default=())

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from oryxstate.nn import _placed
+
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """Trace, differentiate and map a formula once for all layers of the same shapes.
@@ -67,6 +69,7 @@ def with_floats(x: jax.Array) -> jax.Array:
 
 def last(vector: jax.Array, x: jax.Array) -> jax.Array:
     """Expand a vector along the last axis to the rank of `x`; rank promotion may be off."""
+    vector = _placed.along(vector, x, tuple(range(-vector.ndim, 0)))
     return lax.expand_dims(vector, range(x.ndim - vector.ndim))
 
 
@@ -79,6 +82,21 @@ def positive(layer: str, what: str, *values: int) -> None:
     for value in values:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{layer}: `{what}` must be a positive integer, got {value!r}.")
+
+
+def check_names(layer: str, axes: Any, count: int | None = None) -> None:
+    """Raise unless `axes` is a tuple of names, None for an axis without one.
+
+    Raises:
+        ValueError: naming the layer and the value.
+    """
+    names = axes if isinstance(axes, tuple) else (axes,)
+    fits = isinstance(axes, tuple) and all(n is None or isinstance(n, str) for n in names)
+    if not fits or count not in (None, len(names)):
+        many = "one name or None for each axis" if count is None else f"{count} names or None"
+        raise ValueError(
+            f'{layer}: `axes` is a tuple of {many}, such as ("embed", "mlp"), got {axes!r}.'
+        )
 
 
 def above_zero(layer: str, what: str, value: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from typing import Any, ClassVar
 
 import jax
@@ -12,7 +13,8 @@ from jaxtyping import Array, Float
 from oryxstate._module._fields import param, state, static
 from oryxstate.nn._initializers import Initializer, drawn, lecun, orthogonal, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single
-from oryxstate.nn._precision import computing, positive, wide, wide_dtype
+from oryxstate.nn._placed import matmul
+from oryxstate.nn._precision import computing, last, positive, wide, wide_dtype
 
 
 class RecurrentCell(Layer):
@@ -66,9 +68,9 @@ class Gated(RecurrentCell):
 
     gates: ClassVar[int]
 
-    kernel: Float[Array, "in gates"] = param()
-    recurrent_kernel: Float[Array, "features gates"] = param()
-    bias: Float[Array, " gates"] = param()
+    kernel: Float[Array, "in gates"] = param(axes=("embed", "gates"))
+    recurrent_kernel: Float[Array, "features gates"] = param(axes=("hidden", "gates"))
+    bias: Float[Array, " gates"] = param(axes=("gates",))
     dtype: Any = static(default=None)
 
     @classmethod
@@ -141,8 +143,8 @@ class Gated(RecurrentCell):
             self.dtype, x, self.kernel, self.bias, self.recurrent_kernel
         )
         hidden = hidden.astype(x.dtype)
-        gates = self.gates
-        return jnp.split(x @ kernel + bias, gates), jnp.split(hidden @ recurrent, gates)
+        split = functools.partial(jnp.split, indices_or_sections=self.gates)
+        return split(matmul(x, kernel) + last(bias, x)), split(matmul(hidden, recurrent))
 
 
 def _side_by_side(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from oryxstate import _explicit, _jax
 from oryxstate._module import _pytree, _takes
 from oryxstate._module._fields import static
 from oryxstate.nn._layer import Layer, LayerParams
@@ -45,7 +47,16 @@ class Shared(Layer):
 
     def call(self, x: Any) -> Any:
         """Return the output of the last call."""
-        return lax.scan(lambda h, _: (self.layer(h), None), x, length=self.count)[0]
+        return lax.scan(lambda h, _: (_like(self.layer(h), h), None), x, length=self.count)[0]
+
+
+def _like(y: Any, x: Any) -> Any:
+    """Return an output with the sharding of the input, since it is the next input of a scan."""
+    return jax.tree.map(_explicit.alike, y, x) if _same_structure(x, y) else y
+
+
+def _same_structure(x: Any, y: Any) -> bool:
+    return jax.tree.structure(x) == jax.tree.structure(y)
 
 
 class Repeat(Layer):
@@ -73,6 +84,8 @@ class Repeat(Layer):
     count: int = static()
     remat: bool = static(default=False)
 
+    __stacked__: ClassVar[Mapping[str, str]] = {"layers": "layers"}
+
     def _check_fields(self) -> None:
         positive(type(self).__name__, "count", self.count)
 
@@ -99,7 +112,9 @@ class Repeat(Layer):
                 raise cls.wrong_input(f"a layer that returns {in_spec}, as it takes", infer())
             return layer
 
-        layers = jax.vmap(one)(jax.random.split(init_key, count))
+        keys = jax.random.split(init_key, count)
+        # In a compiled program one by one, which needs less memory; the numbers are the same.
+        layers = lax.map(one, keys) if isinstance(keys, _jax.Tracer) else jax.vmap(one)(keys)
         return LayerParams({"layers": layers}, {"count": count, "remat": remat}, out_spec=in_spec)
 
     def call_and_update(self, x: Any, **keywords: Any) -> tuple[Any, Repeat]:
@@ -113,7 +128,7 @@ class Repeat(Layer):
                 own[_takes.RNG] = jax.random.fold_in(own[_takes.RNG], i)
             y, new = layer.call_and_update(h, **own)
             leaves = jax.tree.leaves(new)
-            return y, [leaves[i] for i in at]
+            return _like(y, h), [leaves[i] for i in at]
 
         step = jax.checkpoint(body) if self.remat else body
         y, state = lax.scan(step, x, (self.layers, jnp.arange(self.count)))

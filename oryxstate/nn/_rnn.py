@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from oryxstate import _tree
+from oryxstate import _explicit, _tree
 from oryxstate._module import _live
 from oryxstate._module._fields import static
 from oryxstate._tree import ArraySpec, make_array_spec
@@ -189,7 +189,7 @@ class RNN(Layer):
                 x = lax.select(made, x, jnp.zeros_like(x))
             if starts is not None:
                 before = _select(starts, (zero, silence), before)
-            after = self.cell.step(before[0], x)
+            after = jax.tree.map(_explicit.alike, self.cell.step(before[0], x), before)
             if made is not None:
                 after = _select(made, after, before)
             return after, after[1] if self.return_sequence else None

@@ -10,12 +10,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from oryxstate import _explicit
 from oryxstate._errors import InputError
 from oryxstate._module import _live
 from oryxstate._module._fields import param, state, static
 from oryxstate._tree import make_array_spec
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._parts import build, check_parts
+from oryxstate.nn._placed import used
 from oryxstate.nn._precision import positive, wide
 from oryxstate.nn._template import Template
 
@@ -117,8 +119,8 @@ class SpectralNorm(_Reparametrized):
         >>> y, model = model.call_and_update(jnp.ones(3), training=True)
     """
 
-    u: Float[Array, " features"] = state()
-    v: Float[Array, " inputs"] = state()
+    u: Float[Array, " features"] = state(axes=(None,))
+    v: Float[Array, " inputs"] = state(axes=(None,))
     iterations: int = static(default=1)
 
     def _check_fields(self) -> None:
@@ -161,9 +163,9 @@ class SpectralNorm(_Reparametrized):
 
     def call(self, *inputs: Any, training: bool) -> Any:
         """Return the output of the layer with the normalized kernel."""
-        kernel = getattr(self.layer, self.field)
+        kernel = _explicit.whole(used(getattr(self.layer, self.field)))
         matrix = _matrix(kernel)
-        u, v = self.u.astype(matrix.dtype), self.v.astype(matrix.dtype)
+        u, v = (_explicit.whole(used(x)).astype(matrix.dtype) for x in (self.u, self.v))
         if self.trains(training):
             u, v = _iterated(lax.stop_gradient(matrix), u, v, self.iterations)
             self.assign(u=u.astype(self.u.dtype), v=v.astype(self.v.dtype))
@@ -210,7 +212,7 @@ class WeightNorm(_Reparametrized):
         True
     """
 
-    scale: Float[Array, " features"] = param()
+    scale: Float[Array, " features"] = param(axes=("norm",))
 
     @classmethod
     def initialize(
@@ -234,7 +236,7 @@ class WeightNorm(_Reparametrized):
 
     def call(self, *inputs: Any) -> Any:
         """Return the output of the layer with this kernel."""
-        kernel = getattr(self.layer, self.field)
+        kernel = _explicit.whole(used(getattr(self.layer, self.field)))
         matrix = _matrix(kernel)
         matrix, _ = _scaled(matrix)
         squares = jnp.square(matrix).sum(0, keepdims=True)

@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from oryxstate import _grad
+from oryxstate._module._axes import STACK, named
 from oryxstate._module._fields import param, state, static
 from oryxstate._module._live import snapshot
 from oryxstate._tree import named_leaves
@@ -17,6 +18,7 @@ from oryxstate.nn._initializers import Initializer, drawn
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._linear import Dense
 from oryxstate.nn._parts import build, check_parts
+from oryxstate.nn._placed import matmul
 from oryxstate.nn._precision import blended, computing, fraction, positive, wide
 
 small = jax.nn.initializers.he_uniform()
@@ -61,8 +63,8 @@ class EMA(Layer):
     """
 
     layer: Any
-    shadow: dict[str, jax.Array] = state()
-    count: Int[Array, ""] = state()
+    shadow: dict[str, jax.Array] = state(axes=lambda ema: _names_by_path(ema.layer))
+    count: Int[Array, ""] = state(axes=())
     decay: float = static(default=0.999)
     every: int = static(default=1)
 
@@ -135,6 +137,12 @@ class EMA(Layer):
         return mixed if self.every == 1 else lax.select(self.count == 0, mixed, old)
 
 
+def _names_by_path(layer: Any) -> dict[str, Any]:
+    """Return the logical names of the axes of the parameters of a layer."""
+    found = named(_grad.partition(layer)[0])
+    return {each.path: tuple(name for name in each.names if name != STACK) for each in found}
+
+
 class LoRA(Layer):
     """A frozen Dense layer with a learned update of low rank.
 
@@ -150,6 +158,7 @@ class LoRA(Layer):
         up: `[rank, out]`, zero at first.
         alpha: the scale of the update is `alpha / rank`.
         dtype: the dtype to compute in.
+        axes: the logical names of input and output features, those of the layer.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -163,12 +172,13 @@ class LoRA(Layer):
         (['down', 'up'], Dense(kernel=f32[3,2], bias=f32[2]))
     """
 
-    kernel: Float[Array, "in out"] = state()
-    bias: Float[Array, " out"] | None = state()
-    down: Float[Array, "in rank"] = param()
-    up: Float[Array, "rank out"] = param()
+    kernel: Float[Array, "in out"] = state(axes=lambda lora: lora.axes)
+    bias: Float[Array, " out"] | None = state(axes=lambda lora: lora.axes[1:])
+    down: Float[Array, "in rank"] = param(axes=lambda lora: (lora.axes[0], None))
+    up: Float[Array, "rank out"] = param(axes=lambda lora: (None, lora.axes[1]))
     alpha: float = static(default=1.0)
     dtype: Any = static(default=None)
+    axes: tuple[str | None, str | None] = static(default=("embed", "mlp"), repr=False)
 
     @classmethod
     def check(cls, dense: Any, rank: int, **options: Any) -> None:
@@ -206,20 +216,21 @@ class LoRA(Layer):
         up = jnp.zeros((rank, features), layer.kernel.dtype)
         return LayerParams(
             {"down": down, "up": up},
-            {"alpha": alpha, "dtype": layer.dtype},
+            {"alpha": alpha, "dtype": layer.dtype, "axes": layer.axes},
             {"kernel": layer.kernel, "bias": layer.bias},
             out_spec,
         )
 
     def call(self, x: Float[Array, "... in"]) -> Float[Array, "... out"]:
         """Add the update to the output of the layer."""
-        y = Dense(self.kernel, self.bias, self.dtype)(x)
+        y = Dense(self.kernel, self.bias, self.dtype, self.axes)(x)
         x, down, up = computing(self.dtype, x, self.down, self.up)
-        return y + ((x @ down) @ up * self._scale()).astype(y.dtype)
+        return y + (matmul(matmul(x, down), up) * self._scale()).astype(y.dtype)
 
     def merged(self) -> Dense:
         """Return the Dense layer that computes the same."""
-        return Dense(self.kernel + self.down @ self.up * self._scale(), self.bias, self.dtype)
+        kernel = self.kernel + self.down @ self.up * self._scale()
+        return Dense(kernel, self.bias, self.dtype, self.axes)
 
     def _scale(self) -> float:
         return self.alpha / self.down.shape[1]
