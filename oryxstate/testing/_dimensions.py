@@ -221,18 +221,3 @@ def _computed(draw: Any, expression: str, scope: Scope) -> int:
     if length != int(length) or length < 0:
         reject()
     return int(length)
-
-
-def bind_shape(shape: str, lengths: tuple[int, ...], scope: Scope) -> None:
-    """Bind names to the lengths in an array of this annotation, if it fits."""
-    axes = axes_of(shape)
-    at = next((i for i, axis in enumerate(axes) if axis.variadic), len(axes))
-    end = len(lengths) - (len(axes) - at - 1)  # of what a variadic axis stands for
-    if (at == len(axes) and len(lengths) != at) or end < at:
-        return
-    variadic = [lengths[at:end]] if at < len(axes) else []
-    parts: list[Any] = [*lengths[:at], *variadic, *lengths[end:]]
-    for axis, length in zip(axes, parts, strict=True):
-        # Of `#name` it is not known whether the length is that of the name.
-        if axis.named and not (axis.of_leaf or axis.broadcastable):
-            scope.bind(axis.text, length)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_origin
 
 import equinox as eqx
 import hypothesis.strategies as st
@@ -26,22 +26,20 @@ from oryxstate.testing._walk import has_batched_rule
 
 def is_drawn(subject: Any) -> bool:
     """Whether something says which modules there are, rather than being one."""
-    return isinstance(subject, type | st.SearchStrategy | TemplateExample | Template)
+    kinds = (type, st.SearchStrategy, TemplateExample, Template)
+    return isinstance(subject, kinds) or isinstance(get_origin(subject), type)
 
 
-@st.composite
 def cases(
-    draw: st.DrawFn,
     subject: Any,
     inputs: Any = None,
     *,
     batched: bool | str | None = None,
     tolerance: float | None = None,
-) -> Case:
+) -> st.SearchStrategy[Case]:
     """Strategy of modules with inputs, on which laws are checked.
 
     Args:
-        draw: of Hypothesis, not to be given.
         subject: a class of modules, a model, a `TemplateExample`, or a strategy of one of the two.
         inputs: the arguments as a tuple, a strategy of `(args, kwargs)`, or a function of a module
             that returns one of these; by default drawn by the annotations of the module's call.
@@ -49,7 +47,19 @@ def cases(
             that sees the whole batch.
         tolerance: of the laws.
     """
-    module, specs = _module(draw, subject)
+    # Made once: a strategy remembers the examples that were refused, to give up with the reason.
+    return _cases(_subjects(subject), inputs, batched, tolerance)
+
+
+@st.composite
+def _cases(
+    draw: st.DrawFn,
+    subjects: st.SearchStrategy[Any],
+    inputs: Any,
+    batched: bool | None,
+    tolerance: float | None,
+) -> Case:
+    module, specs = _module(draw, draw(subjects))
     if batched is None:
         batched = inputs is None and has_batched_rule(module)
     if callable(inputs):
@@ -64,23 +74,26 @@ def cases(
     return Case(module, tuple(args), kwargs, batched, tolerance)
 
 
-def _module(draw: st.DrawFn, subject: Any) -> tuple[Any, tuple]:
-    """A module, and the specs of its inputs if they are known."""
+def _subjects(subject: Any) -> st.SearchStrategy[Any]:
+    """Return a strategy of modules or of `TemplateExample`."""
+    if isinstance(subject, st.SearchStrategy):
+        return subject
     if isinstance(subject, Template):
         raise TypeError(
             f"{subject!r} is a template, whose inputs are not known. Give "
             f"`TemplateExample({subject!r}, (ArraySpec(...),))`."
         )
-    found = subject
-    if isinstance(subject, type) and issubclass(subject, Layer):
+    cls = get_origin(subject) or subject
+    if isinstance(cls, type) and issubclass(cls, Layer):
         # With inputs that it takes: annotations do not say along which axis the features are.
-        found = draw(templates(subject))
-    elif isinstance(subject, type) and issubclass(subject, eqx.Module):
-        found = draw(values(subject))
-    elif isinstance(subject, type):
-        found = draw(modules(subject))
-    elif isinstance(subject, st.SearchStrategy):
-        found = draw(subject)
+        return templates(cls)
+    if isinstance(cls, type) and issubclass(cls, eqx.Module):
+        return values(subject)
+    return modules(subject) if isinstance(cls, type) else st.just(subject)
+
+
+def _module(draw: st.DrawFn, found: Any) -> tuple[Any, tuple]:
+    """Return a model, and the specs of its inputs if they are known."""
     if isinstance(found, TemplateExample):
         key = jax.random.key(draw(st.integers(0, 2**31 - 1)))
         return found.template.init(key, *found.specs), found.specs

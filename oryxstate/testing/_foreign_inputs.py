@@ -8,9 +8,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from oryxstate._annotations import _hints
+from oryxstate.testing._bound import bind_all
 from oryxstate.testing._dimensions import scopes
 from oryxstate.testing._parameters import Parameters, draw_arguments, parameters_of
-from oryxstate.testing._values import Drawing, bind
+from oryxstate.testing._values import Drawing
 
 _REMEDY = "`@laws(model, inputs)`, or `check_module(model, *inputs)`; it may be for `{}`"
 
@@ -45,7 +46,7 @@ def inputs_of_call(
 @st.composite
 def _inputs(draw: Any, model: Any, call: Parameters, leading: tuple[int, ...]) -> Any:
     drawing = Drawing(draw, draw(scopes(None)))
-    for name, hint in _hints.of_fields(type(model)).items():
-        bind(hint, getattr(model, name, None), drawing.scope)
+    hints = _hints.of_fields(type(model))
+    bind_all([(hint, getattr(model, name, None)) for name, hint in hints.items()], drawing.scope)
     drawing.scope.leading = leading
     return draw_arguments(drawing, call, {})

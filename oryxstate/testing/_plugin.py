@@ -136,6 +136,13 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     return 0
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let `@hypothesis.settings` be on a test of `laws`."""
+    accept = getattr(getattr(item, "obj", None), "accept_settings", None)
+    if accept is not None:
+        accept()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Run a test under the options."""
