@@ -106,9 +106,18 @@ def _evaluated(hint: Any, space: dict[str, Any], names: dict[str, Any]) -> Any:
     except Exception as error:
         text = getattr(hint, "__forward_arg__", None) or str(hint)
         return Unresolved(text, f"{type(error).__name__}: {error}")
-    return (
-        _evaluated(found, space, names) if isinstance(found, dataclasses.InitVar) else meant(found)
-    )
+    if isinstance(found, dataclasses.InitVar):
+        return _evaluated(found, space, names)
+    return found if is_required(found) is not None else meant(found)
+
+
+def is_required(hint: Any) -> bool | None:
+    """Whether an annotation of a key in a TypedDict says that it must, or need not, be there.
+
+    Where annotations are strings, `__required_keys__` does not know.
+    """
+    origin = typing.get_origin(hint)
+    return {typing.Required: True, typing.NotRequired: False}.get(origin)
 
 
 def meant(hint: Any) -> Any:

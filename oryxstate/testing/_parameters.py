@@ -120,7 +120,7 @@ def _draw_plain(drawing: Drawing, hint: Any) -> Any:
     kind, given = typing.get_origin(hint) or hint, typing.get_args(hint)
     hints = _hints.of_fields(kind, given)
     if typing.is_typeddict(kind):
-        signature = {name: _keyword(kind, name) for name in hints}
+        signature = {name: _keyword(kind, name, hint) for name, hint in hints.items()}
     else:
         signature = dict(_signatures.signature_of(kind).parameters)
         hints = {**_hints.of_function(kind.__init__, kind, given), **hints}
@@ -131,7 +131,9 @@ def _draw_plain(drawing: Drawing, hint: Any) -> Any:
     return kind(*args, **kwargs)
 
 
-def _keyword(kind: Any, name: str) -> inspect.Parameter:
+def _keyword(kind: Any, name: str, hint: Any) -> inspect.Parameter:
     """Return the parameter that stands for a key of a TypedDict."""
-    default = inspect.Parameter.empty if name in kind.__required_keys__ else None
+    said = _hints.is_required(hint)
+    required = name in kind.__required_keys__ if said is None else said
+    default = inspect.Parameter.empty if required else None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis.errors import FailedHealthCheck
 
-_HOPELESS = 60  # refused examples without an accepted one; Hypothesis gives up soon after
+_HOPELESS = 45  # refused examples without an accepted one; Hypothesis gives up at 50
 
 
 def count_taken(failed: dict[type, Any], kind: type) -> None:
