@@ -14,6 +14,7 @@ from oryxstate.testing._bodies import body_of
 from oryxstate.testing._check import chosen
 from oryxstate.testing._drawn import cases
 from oryxstate.testing._laws import LAWS, Case
+from oryxstate.testing._search import SEED, Draws, replay, search, search_again, settings_of
 from oryxstate.testing._tally import Tally
 
 MAX_EXAMPLES = 5
@@ -98,14 +99,16 @@ def laws(
             tally = Tally(law, check, subject, expected if law != BODY else {})
             failed = True
             try:
-                _run(tally, drawn, settings_of(run, _max_examples(request.config)))
+                checked = _check_law if law in LAWS else _check_body
+                options = _settings(run, request.config)
+                checked(tally, drawn, options, _seed(request.config), request.node.nodeid)
                 failed = False
             finally:
                 if law != BODY:
                     tally.record(request.node, len(names), failed=failed)
             tally.conclude()
 
-        drawn = cases(subject, inputs, batched=batched, tolerance=tolerance)
+        drawn = Draws(cases(subject, inputs, batched=batched, tolerance=tolerance))
         del run.__wrapped__  # its argument is not a fixture
         own = (name for name in ("law", "request") if name not in body.fixtures)
         run.__signature__ = body.signature(*own)  # type: ignore[attr-defined]
@@ -115,17 +118,25 @@ def laws(
     return decorate
 
 
-def _run(tally: Tally, drawn: Any, settings: hypothesis.settings) -> None:
-    """Check drawn cases."""
+def _check_law(
+    tally: Tally, drawn: Draws, options: hypothesis.settings, seed: int | None, key: str
+) -> None:
+    """Check a law: on what failed in an earlier run, then on the cases that all laws share."""
     __tracebackhide__ = True
+    replay(tally.run, drawn.strategy, options, key)
+    for case in drawn.cases(options, seed):
+        try:
+            tally.run(case)
+        except Exception as error:
+            search_again(error, tally.run, drawn.strategy, options, seed, key)
 
-    @settings
-    @hypothesis.given(drawn)
-    def each(case: Case) -> None:
-        __tracebackhide__ = True
-        tally.run(case)
 
-    each()
+def _check_body(
+    tally: Tally, drawn: Draws, options: hypothesis.settings, seed: int | None, key: str
+) -> None:
+    """Check a body, in which functions of Hypothesis such as `note` may be called."""
+    __tracebackhide__ = True
+    search(tally.run, drawn.strategy, options, seed, key)
 
 
 def _given(test: Any, given: dict[str, Any]) -> tuple[str, pytest.FixtureRequest]:
@@ -143,20 +154,18 @@ def _given(test: Any, given: dict[str, Any]) -> tuple[str, pytest.FixtureRequest
     return given["law"], given["request"]
 
 
-def settings_of(run: Any, max_examples: int | None) -> hypothesis.settings:
+def _settings(run: Any, config: pytest.Config) -> hypothesis.settings:
     """Return the settings of a test: those of `@hypothesis.settings` go before our own."""
-    ours = hypothesis.settings(
-        phases=set(hypothesis.Phase) - {hypothesis.Phase.explain},
-        max_examples=MAX_EXAMPLES,
-        deadline=None,  # a law compiles
-        report_multiple_bugs=False,
-        suppress_health_check=[hypothesis.HealthCheck.too_slow],
-    )
     changed = _hypothesis.changed_settings(run)
-    if max_examples is not None:
-        changed["max_examples"] = max_examples
-    return hypothesis.settings(ours, **changed)
+    given = config.getoption("--ox-max-examples", None)
+    if given is not None:
+        changed["max_examples"] = given
+    return hypothesis.settings(settings_of(MAX_EXAMPLES), **changed)
 
 
-def _max_examples(config: pytest.Config) -> int | None:
-    return config.getoption("--ox-max-examples", None)
+def _seed(config: pytest.Config) -> int | None:
+    """Return the seed of the draws; None if Hypothesis chooses it, or was told one."""
+    if config.getoption("--hypothesis-seed", None) is not None:
+        return None
+    given = config.getoption("--ox-seed", None)
+    return SEED if given is None else None if given == "random" else int(given)

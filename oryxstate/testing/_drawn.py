@@ -14,10 +14,12 @@ from oryxstate.nn._template import Template
 from oryxstate.testing import _shown
 from oryxstate.testing._adapters import is_adapted
 from oryxstate.testing._catalogue import TemplateExample
+from oryxstate.testing._dimensions import FewSizes
 from oryxstate.testing._foreign_inputs import inputs_of_call
 from oryxstate.testing._inputs import inputs as inputs_of
 from oryxstate.testing._laws import Case
 from oryxstate.testing._laws._case import COUNT
+from oryxstate.testing._laws._programs import Programs
 from oryxstate.testing._modules import modules
 from oryxstate.testing._templates import templates
 from oryxstate.testing._values import values
@@ -39,6 +41,8 @@ def cases(
 ) -> st.SearchStrategy[Case]:
     """Strategy of modules with inputs, on which laws are checked.
 
+    They have few different shapes, and share the programs that are compiled for these.
+
     Args:
         subject: a class of modules, a model, a `TemplateExample`, or a strategy of one of the two.
         inputs: the arguments as a tuple, a strategy of `(args, kwargs)`, or a function of a module
@@ -48,7 +52,7 @@ def cases(
         tolerance: of the laws.
     """
     # Made once: a strategy remembers the examples that were refused, to give up with the reason.
-    return _cases(_subjects(subject), inputs, batched, tolerance)
+    return _cases(_subjects(subject), inputs, batched, tolerance, Programs())
 
 
 @st.composite
@@ -58,6 +62,7 @@ def _cases(
     inputs: Any,
     batched: bool | None,
     tolerance: float | None,
+    programs: Programs,
 ) -> Case:
     module, specs = _module(draw, draw(subjects))
     if batched is None:
@@ -67,11 +72,11 @@ def _cases(
     if inputs is None:
         examples = COUNT if batched else None
         if isinstance(module, Module):
-            inputs = inputs_of(module, *specs, examples=examples)
+            inputs = inputs_of(module, *specs, sizes=FewSizes(), examples=examples)
         else:
             inputs = inputs_of_call(module, examples)
     args, kwargs = draw(inputs) if isinstance(inputs, st.SearchStrategy) else (inputs, {})
-    return Case(module, tuple(args), kwargs, batched, tolerance)
+    return Case(module, tuple(args), kwargs, batched, tolerance, programs=programs)
 
 
 def _subjects(subject: Any) -> st.SearchStrategy[Any]:
@@ -88,8 +93,8 @@ def _subjects(subject: Any) -> st.SearchStrategy[Any]:
         # With inputs that it takes: annotations do not say along which axis the features are.
         return templates(cls)
     if isinstance(cls, type) and issubclass(cls, eqx.Module):
-        return values(subject)
-    return modules(subject) if isinstance(cls, type) else st.just(subject)
+        return values(subject, sizes=FewSizes())
+    return modules(subject, sizes=FewSizes()) if isinstance(cls, type) else st.just(subject)
 
 
 def _module(draw: st.DrawFn, found: Any) -> tuple[Any, tuple]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from oryxstate._annotations import _hints
 from oryxstate.testing._bound import bind_all
-from oryxstate.testing._dimensions import scopes
+from oryxstate.testing._dimensions import FewSizes, scopes
 from oryxstate.testing._parameters import Parameters, draw_arguments, parameters_of
 from oryxstate.testing._values import Drawing
 
@@ -45,7 +45,7 @@ def inputs_of_call(
 
 @st.composite
 def _inputs(draw: Any, model: Any, call: Parameters, leading: tuple[int, ...]) -> Any:
-    drawing = Drawing(draw, draw(scopes(None)))
+    drawing = Drawing(draw, draw(scopes(FewSizes())))
     hints = _hints.of_fields(type(model))
     bind_all([(hint, getattr(model, name, None)) for name, hint in hints.items()], drawing.scope)
     drawing.scope.leading = leading

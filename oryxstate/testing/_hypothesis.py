@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import hypothesis
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.strategies._internal import types as _types
@@ -37,6 +38,29 @@ def print_as(kind: type, show: Callable[[Any], str]) -> None:
     _pretty.for_type_by_name(
         kind.__module__, kind.__name__, lambda value, printer, cycle: printer.text(show(value))
     )
+
+
+def test(
+    function: Callable[[Any], None],
+    strategy: st.SearchStrategy[Any],
+    options: settings,
+    seed: int | None,
+    key: str = "",
+) -> Callable[[], None]:
+    """Return a test of drawn values.
+
+    Args:
+        function: called with each value.
+        strategy: of the values.
+        options: the settings of the test.
+        seed: of the draws; None for what Hypothesis does by itself.
+        key: what tells the test from others of this function in the database of failures.
+    """
+    found: Any = options(hypothesis.given(strategy)(function))
+    if seed is not None:
+        found = hypothesis.seed(seed)(found)
+    found.hypothesis.inner_test._hypothesis_internal_add_digest = key.encode()
+    return found
 
 
 def changed_settings(test: Callable[..., Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def gradient_is_difference(case: Case) -> None:
 def _expect_differences(case: Case) -> None:
     expect_full_precision(case)
     at, rest = _losses.split(case.module, case.inputs, case.partition)
-    text = difference_found(_losses.derivative(case.run), at, rest, step_of(case))
+    text = difference_found(case.compiled(_losses.gradient), at, rest, step_of(case))
     if text:
         raise Fault(
             f"{text} If it is meant so (`lax.stop_gradient`, a straight-through estimator), skip "
@@ -88,7 +88,7 @@ def difference_found(derivative: Callable[..., Any], at: Any, rest: Any, step: f
     """Compare a gradient with differences at several points; it must agree at one of them.
 
     Args:
-        derivative: made by `_losses.derivative`.
+        derivative: `_losses.gradient` of a call, jitted.
         at: what it differentiates with respect to.
         rest: its other argument.
         step: of the differences.
