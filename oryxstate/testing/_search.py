@@ -20,7 +20,7 @@ from oryxstate.testing._shown import code
 
 SECONDS = 10.0  # from the first failure on
 SEED = 0
-_OFTEN = "the same modules and inputs drawn again pass: what ran before matters, such as a cache"
+_ONCE = "But the same modules and inputs, drawn again, pass: what ran before matters, such as"
 
 Strategy = Any
 Check = Callable[[Case], None]
@@ -103,12 +103,12 @@ def search(
     try:
         _hypothesis.test(each, drawn, settings, seed, key)()
     except _Enough:
-        note = f"A smaller example was looked for, and {seconds:g} seconds were over."
+        note = f"The search for a smaller example was stopped after {seconds:g} seconds."
         raise _noted(best.error, note) from best.error.__cause__
     except Flaky as error:
         if best.error is None:
             raise
-        raise _noted(best.error, f"But {_OFTEN}, or state of the host.") from error
+        raise _noted(best.error, f"{_ONCE} a cache or other state of the host.") from error
 
 
 def replay(check: Check, drawn: Strategy, settings: hypothesis.settings, key: str) -> None:
@@ -136,7 +136,7 @@ def search_again(
     """
     __tracebackhide__ = True
     search(check, drawn, settings, seed, key, seconds)
-    raise _noted(error, f"But {_OFTEN}, state of the host, or an earlier law.")
+    raise _noted(error, f"{_ONCE} an earlier law, or state of the host.")
 
 
 class _Best:
