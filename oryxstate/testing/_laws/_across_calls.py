@@ -52,9 +52,9 @@ def _with_tolerance(case: Case) -> Case:
 
 def _expect_one_gradient(case: Case, examples: list[Any]) -> None:
     at, rest = _losses.split(case.module, examples, case.partition, with_state=True)
-    loop = case.compiled(_loop_gradient)
+    loop = case.compiled(_loop_gradient, quick=True)
     slope = _differentiated(loop, at, rest)
-    got = _losses.differentiated(case.compiled(_scan_gradient), at, rest)
+    got = _losses.differentiated(case.compiled(_scan_gradient, quick=True), at, rest)
     ways = "through calls in a `lax.scan`", "through calls in a loop"
     expect_same(case, got.gradient, slope.gradient, ways, parts=_losses.PARTS)
     _expect_forward(case, at, rest, slope)
@@ -115,7 +115,7 @@ def _expect_forward(case: Case, at: Any, rest: Any, slope: _losses.Slope) -> Non
         return
     way = _gradients.direction(at, np.random.default_rng(0))
     tangent = jax.tree.map(lambda x, d: jnp.asarray(d, jnp.result_type(x)), at, way)
-    got = case.compiled(_loop_tangent)(at, tangent, rest)
+    got = case.compiled(_loop_tangent, quick=True)(at, tangent, rest)
     pairs = zip(jax.tree.leaves(slope.gradient), jax.tree.leaves(way), strict=True)
     terms = np.concatenate([(numbers(leaf) * d).real.ravel() for leaf, d in pairs])
     want, size = float(terms.sum()), max(1.0, float(np.abs(terms).sum()))

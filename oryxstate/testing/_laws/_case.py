@@ -23,6 +23,7 @@ from oryxstate.testing._shown import code
 
 Run = Callable[[Any, Any], tuple[Any, Any]]
 PARTS = "the output", "the updated module"
+_QUICK = {"xla_backend_optimization_level": 0}  # LLVM takes most of the time of compiling
 COUNT = 3
 """The number of steps in a loop, and of examples in a batch."""
 
@@ -100,7 +101,11 @@ class Case:
         return call(module, inputs)
 
     def compiled(
-        self, transform: Callable[[Run], Callable[..., Any]], *, donate: bool = False
+        self,
+        transform: Callable[[Run], Callable[..., Any]],
+        *,
+        donate: bool = False,
+        quick: bool = False,
     ) -> Callable[..., Any]:
         """Return `transform(run)` under `jax.jit`.
 
@@ -108,6 +113,8 @@ class Case:
             transform: a function of `run`, defined once: cases that differ in arrays alone share
                 the program of each.
             donate: whether the first argument is donated.
+            quick: whether to compile faster, for results that are compared with each other alone:
+                other instructions round otherwise.
         """
         keywords, constants = eqx.partition(dict(self.kwargs), _tree.is_array)
         rest = eqx.filter(self.args, _tree.is_array, inverse=True)
@@ -117,8 +124,10 @@ class Case:
             return transform(given.run)(*operands)
 
         closure = (constants, rest, self.call, self.batched)
-        donated = (1,) if donate else ()
-        jitted = self.programs.get(closure, whole, transform, donate, donate_argnums=donated)
+        options: dict[str, Any] = {"donate_argnums": 1} if donate else {}
+        if quick:
+            options["compiler_options"] = _QUICK
+        jitted = self.programs.get(closure, whole, transform, donate, quick, **options)
         return functools.partial(jitted, keywords)
 
     @property
