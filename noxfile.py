@@ -253,7 +253,7 @@ def peers(session: nox.Session) -> None:
     arguments = session.posargs or ["--check"]
     session.run("python", "benchmarks/peers/table.py", *arguments, env=compiled(session))
     parity = sorted(map(str, Path("tests/nn").glob("parity_*.py")))
-    others = ["tests/peers_solvers.py", "tests/peers_pages.py"]
+    others = [f"tests/peers_{name}.py" for name in ("solvers", "pages", "laws")]
     session.run("pytest", *parity, *others, env=compiled(session))
 
 

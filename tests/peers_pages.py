@@ -21,12 +21,15 @@ MODULES = {"eqx": equinox, "hk": haiku, "nnx": nnx, "linen": linen, "jax": jax}
 MODULES |= {"ox": ox, "nn": ox.nn}
 
 
-@pytest.mark.parametrize("name", ["flax", "haiku"])
+ALSO = PAGES | {"any": ROOT / "docs/how-to/test-any-model.md"}
+
+
+@pytest.mark.parametrize("name", ["flax", "haiku", "any"])
 def test_both_sides_of_a_page_run_and_agree(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = types.ModuleType("page_about_moving")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    check(PAGES[name], vars(module), frozenset({"python", "py"}))
+    check(ALSO[name], vars(module), frozenset({"python", "py"}))
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import Any
 
@@ -13,7 +14,7 @@ from oryxstate.testing._dimensions import FewSizes, scopes
 from oryxstate.testing._parameters import Parameters, draw_arguments, parameters_of
 from oryxstate.testing._values import Drawing
 
-_REMEDY = "`@laws(model, inputs)`, or `check_module(model, *inputs)`; it may be for `{}`"
+_REMEDY = "`@laws(model, inputs)`, with values of `{}` among the inputs"
 
 
 def inputs_of_call(
@@ -46,7 +47,8 @@ def inputs_of_call(
 @st.composite
 def _inputs(draw: Any, model: Any, call: Parameters, leading: tuple[int, ...]) -> Any:
     drawing = Drawing(draw, draw(scopes(FewSizes())))
-    hints = _hints.of_fields(type(model))
-    bind_all([(hint, getattr(model, name, None)) for name, hint in hints.items()], drawing.scope)
+    fields = _hints.of_fields(type(model)) if dataclasses.is_dataclass(model) else {}
+    held = [(hint, getattr(model, name, None)) for name, hint in fields.items()]
+    bind_all(held, drawing.scope)
     drawing.scope.leading = leading
     return draw_arguments(drawing, call, {})

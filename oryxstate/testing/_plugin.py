@@ -84,7 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
     examples = config.getoption("--ox-max-examples")
     if examples is not None and examples < 1:
         raise pytest.UsageError(f"--ox-max-examples must be positive, got {examples}.")
-    for path in config.getoption("--ox-report"):
+    for path in config.getoption("--ox-report") or ():
         if Path(path).suffix not in (".json", ".md"):
             raise pytest.UsageError(f"--ox-report writes a .json or .md file, got {path}.")
     if not hasattr(config, "workerinput"):  # of pytest-xdist, whose workers send their reports
@@ -96,7 +96,7 @@ class Summary:
 
     def __init__(self, config: pytest.Config):
         self.config = config
-        self.records: list[dict[str, Any]] = []
+        self.records: list[Any] = []
         self.faults: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -111,11 +111,11 @@ class Summary:
         from oryxstate.testing import _summary
 
         models = _summary.collected(self.records)
-        for path in map(Path, self.config.getoption("--ox-report")):
+        for path in map(Path, self.config.getoption("--ox-report") or ()):
             write = _summary.as_json if path.suffix == ".json" else _summary.as_markdown
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(write(models), encoding="utf-8")
-        least = self.config.getoption("--ox-min-laws")
+        least = self.config.getoption("--ox-min-laws") or 0
         self.faults = [fault for each in models if (fault := each.fault(least))]
         if self.faults and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

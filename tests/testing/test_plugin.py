@@ -51,7 +51,10 @@ def run(folder: Path, text: str, *options: str, plugin: bool = True) -> subproce
 
 def outcomes(result: subprocess.CompletedProcess) -> dict[str, int]:
     """How many tests passed, failed, were skipped."""
-    return {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped)", result.stdout)}
+    return {
+        word: int(n)
+        for n, word in re.findall(r"(\d+) (passed|failed|skipped|xfailed)", result.stdout)
+    }
 
 
 def test_one_line_makes_a_test_of_each_law(tmp_path):
@@ -76,7 +79,9 @@ def test_laws_are_chosen(tmp_path):
 def test_several_processes_share_the_tests(tmp_path):
     text = "@laws(Scale)\ndef test_scale(case):\n    pass\n"
     options = "-p", "xdist", "-n", "2", "--ox-max-examples=1", "--ox-strict=promotion"
-    assert outcomes(run(tmp_path, text, *options)) == {"passed": len(LAWS) + 1}
+    result = run(tmp_path, text, *options)
+    assert outcomes(result) == {"passed": len(LAWS) + 1}
+    assert f"1 model, {len(LAWS)} laws run on them." in result.stdout
 
 
 def test_a_broken_law_names_it_and_how_to_see_it_again(tmp_path):

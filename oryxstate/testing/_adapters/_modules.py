@@ -20,18 +20,16 @@ from oryxstate.testing._walk import statics
 def adapt_module(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> Adapted:
     """Adapt a module, or what holds modules; what is not an array in it stays as it is."""
     values, rest = arrays_of(model)
-    if not jax.tree.leaves(rest):
-        values, call = model, _api.call_and_update
-    else:
+    whole = not jax.tree.leaves(rest)
 
-        def call(values: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-            y, new = _api.call_and_update(eqx.combine(values, rest), *args, **kwargs)
-            return y, arrays_of(new)[0]
+    def call(values: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        y, new = _api.call_and_update(eqx.combine(values, rest), *args, **kwargs)
+        return y, arrays_of(new)[0]
 
     return Adapted(
         model,
-        values,
-        call,
+        model if whole else values,
+        _api.call_and_update if whole else call,
         _grad.partition,
         kind="module",
         label="oryxstate module" if isinstance(model, Module) else "pytree of oryxstate modules",

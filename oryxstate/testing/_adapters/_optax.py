@@ -25,7 +25,8 @@ def adapt_transformation(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> 
     def partition(state: Any) -> tuple[Any, Any]:
         return jax.tree.map(lambda _: None, state), state
 
-    params = args[1] if len(args) > 1 else kwargs.get("params", args[0])
+    gradients, *rest = args
+    params = rest[0] if rest else kwargs.get("params", gradients)
     return Adapted(
         model,
         model.init(params),

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from oryxstate import _api, _grad, _tree
+from oryxstate._module._base import Module
 from oryxstate.testing._adapters import KINDS, Adapted, Kind, NoAdapter, adapt
 from oryxstate.testing._differences import Difference, difference, is_key
 from oryxstate.testing._laws import _losses
@@ -277,8 +278,11 @@ def meaning(check: Callable[..., Any]) -> str:
 
 def _reproduce(case: Case, name: str) -> str:
     """Return code that checks the law again on the same case."""
-    given = case.adapted
-    model, threaded = (code(case.module), ()) if given is None else (given.code, given.threaded)
+    given, threaded = case.adapted, frozenset[Any]()
+    if given is not None:
+        model, threaded = given.code, given.threaded
+    else:
+        model = code(case.module) if isinstance(case.module, Module) else "model"
     args = [model, *("state" if i in threaded else code(x) for i, x in enumerate(case.args))]
     args += [f"{k}={'state' if k in threaded else code(x)}" for k, x in case.kwargs.items()]
     args += [f"batched={case.batched!r}"] * bool(case.batched)

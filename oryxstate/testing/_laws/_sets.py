@@ -4,6 +4,7 @@ from __future__ import annotations
 
 LAWS_2026_11 = (
     "pytree_round_trip",
+    "no_static_array",
     "no_stale_state",
     "runs",
     "stable_types",
@@ -12,7 +13,6 @@ LAWS_2026_11 = (
     "rng_order",
     "jit_is_eager",
     "no_retrace",
-    "no_static_array",
     "annotations_hold",
     "update_round_trip",
     "serialization_round_trip",
