@@ -124,7 +124,10 @@ def test_what_a_wrapper_hides_is_found_when_it_runs(hidden):
 def run_body(test):
     class Request:
         class config:
-            getoption = staticmethod(lambda name, default: 1)
+            getoption = staticmethod(lambda name, default: default)
+
+        class node:
+            nodeid = "a test"
 
     test(law="body", request=Request)
 
@@ -149,7 +152,7 @@ def test_asyncio_runs_in_a_body():
         asyncio.run(check(case))
 
     run_body(test)
-    assert len(seen) == 1
+    assert len(seen) == 5
 
 
 def test_hypothesis_settings_are_read_and_accepted():
