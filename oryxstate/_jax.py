@@ -173,7 +173,7 @@ def mapped_axis(trace: Any) -> tuple[Any, int]:
 
 
 def mapped_mesh_axes() -> frozenset:
-    """The explicit mesh axes along which the examples of the surrounding `vmap`s are split."""
+    """Return the explicit mesh axes along which the examples of the surrounding `vmap`s are split."""
     axes = _core.get_axis_env()
     return axes.explicit_mesh_axis_names
 
@@ -326,7 +326,7 @@ def is_mapped(value: Any) -> bool:
 
 
 def processes() -> tuple[Any, int, int]:
-    """The client of the coordinator, the number of this process, and how many there are.
+    """Return the client of the coordinator, the number of this process, and how many there are.
 
     Without `jax.distributed` there is one process, and no client. This does not start a backend.
     """

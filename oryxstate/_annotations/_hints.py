@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from oryxstate import _signatures
+from oryxstate._annotations import _generics
 
 
 class Unresolved(NamedTuple):
@@ -26,8 +27,16 @@ class Unresolved(NamedTuple):
     error: str
 
 
-def of_function(function: Callable[..., Any], owner: type | None = None) -> dict[str, Any]:
-    """Evaluate the annotations of a function or a method, that of the output under `return`."""
+def of_function(
+    function: Callable[..., Any], owner: type | None = None, args: tuple[Any, ...] = ()
+) -> dict[str, Any]:
+    """Evaluate the annotations of a function or a method, that of the output under `return`.
+
+    Args:
+        function: the function.
+        owner: the class whose method it is.
+        args: the type arguments of that class, `owner[args]`.
+    """
     function = inspect.unwrap(function)
     if not isinstance(function, types.FunctionType):
         hints = _signatures.annotations_of(function)
@@ -40,11 +49,11 @@ def of_function(function: Callable[..., Any], owner: type | None = None) -> dict
             for name, hint in _signatures.annotations_of(function).items()
         }
         _keep(function, known)
-    return known
+    return known if owner is None else _generics.of_method(owner, function, known, args)
 
 
-def of_fields(cls: Any) -> dict[str, Any]:
-    """Evaluate the annotations of the fields of a class, the inherited ones too."""
+def of_fields(cls: Any, args: tuple[Any, ...] = ()) -> dict[str, Any]:
+    """Evaluate the annotations of the fields of `cls[args]`, the inherited ones too."""
     known = _known.get(cls)
     if known is None:
         known = {}
@@ -53,7 +62,9 @@ def of_fields(cls: Any) -> dict[str, Any]:
             for name, hint in _signatures.annotations_of(owner).items():
                 known[name] = _evaluated(hint, space, own)
         _keep(cls, known)
-    return known
+    if not args and not any("__orig_bases__" in vars(base) for base in cls.__mro__):
+        return known
+    return {name: _generics.of_field(cls, name, hint, args) for name, hint in known.items()}
 
 
 _known: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
@@ -95,4 +106,23 @@ def _evaluated(hint: Any, space: dict[str, Any], names: dict[str, Any]) -> Any:
     except Exception as error:
         text = getattr(hint, "__forward_arg__", None) or str(hint)
         return Unresolved(text, f"{type(error).__name__}: {error}")
-    return _evaluated(found, space, names) if isinstance(found, dataclasses.InitVar) else found
+    if isinstance(found, dataclasses.InitVar):
+        return _evaluated(found, space, names)
+    return found if is_required(found) is not None else meant(found)
+
+
+def is_required(hint: Any) -> bool | None:
+    """Whether an annotation of a key in a TypedDict says that it must, or need not, be there.
+
+    Where annotations are strings, `__required_keys__` does not know.
+    """
+    origin = typing.get_origin(hint)
+    return {typing.Required: True, typing.NotRequired: False}.get(origin)
+
+
+def meant(hint: Any) -> Any:
+    """Return the annotation that a type alias (`type V = ...`) or a `NewType` stands for."""
+    try:
+        return _generics.meant(hint)
+    except NameError as error:  # Python evaluates an alias only when it is asked
+        return Unresolved(str(hint), f"{type(error).__name__}: {error}")

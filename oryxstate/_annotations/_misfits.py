@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from oryxstate import _jax, _lazy, _tree
-from oryxstate._annotations._hints import Unresolved
+from oryxstate._annotations._hints import Unresolved, meant
 from oryxstate._module import _pytree
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def misfit(value: Any, hint: Any, path: str = "") -> Misfit | None:
 
     Dimensions that have a name are bound in jaxtyping's innermost scope.
     """
+    hint = meant(hint)
     if isinstance(hint, Unresolved):
         return None
     origin, args = typing.get_origin(hint), typing.get_args(hint)

@@ -47,7 +47,7 @@ class _Around(NamedTuple):
     state_stack: Names = ()
 
     def inside(self, key: Any) -> _Around:
-        """The same for an item of a dictionary."""
+        """Return the same for an item of a dictionary."""
         axes = self.axes
         return self._replace(axes=axes.get(key)) if isinstance(axes, Mapping) else self
 

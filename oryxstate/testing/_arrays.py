@@ -16,6 +16,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 
+from oryxstate._annotations import _hints
 from oryxstate._tree import ArraySpec
 from oryxstate.testing._dimensions import Scope, Sizes, draw_shape, scopes
 
@@ -72,7 +73,7 @@ def arrays(
         >>> find(arrays(Float[Array, "n 2*n-1"]), lambda x: bool((x > 1).any()))
         Array([[2.]], dtype=float32)
     """
-    arms = arms_of(annotation)
+    arms = arms_of(_hints.meant(annotation))
     if not all(map(is_array_hint, arms)):
         raise TypeError(
             f"arrays: {annotation!r} is not an annotation of an array. Give `Float[Array, 'b c']` "
@@ -105,7 +106,7 @@ def array_specs(
         >>> find(array_specs(Float[Array, "b 3"]), lambda spec: spec.size > 3)
         float32[2,3]
     """
-    arms = arms_of(annotation)
+    arms = arms_of(_hints.meant(annotation))
     if not all(map(is_array_hint, arms)):
         raise TypeError(f"array_specs: {annotation!r} is not an annotation of an array.")
     return _array_specs(arms, scopes(sizes))
@@ -171,10 +172,16 @@ def arms_of(annotation: Any) -> tuple[Any, ...]:
     """Return the members of a union, None first; `PRNGKeyArray` is typed keys alone."""
     if not is_union(annotation):
         return (annotation,)
-    arms = sorted(typing.get_args(annotation), key=lambda arm: arm is not types.NoneType)
+    arms = [each for arm in typing.get_args(annotation) for each in arms_of(_hints.meant(arm))]
+    arms.sort(key=lambda arm: arm is not types.NoneType)
     dtypes = [getattr(arm, "dtypes", None) for arm in arms]
     old_keys = ("uint32",) if ("prng_key",) in dtypes else ()
     return tuple(arm for arm, kinds in zip(arms, dtypes, strict=True) if kinds != old_keys)
+
+
+def leaf_name(structure: str | None, index: int) -> str | None:
+    """Return the name of a leaf of a structure, before that of an axis `?n`."""
+    return None if structure is None else f"leaf {index} of {structure} "
 
 
 def draw_spec(draw: Any, hint: Any, scope: Scope) -> ArraySpec:

@@ -6,11 +6,11 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import hypothesis
 from hypothesis import strategies as st
 
 from oryxstate.testing._drawn import cases, is_drawn
 from oryxstate.testing._laws import FOUNDATIONS, LAWS, Case, LawError
+from oryxstate.testing._search import SECONDS, SEED, Draws, search_again, settings_of
 from oryxstate.testing._verdicts import (
     HOLDS,
     Report,
@@ -90,51 +90,65 @@ def check_module(
         drawn = cases(subject, batched=batched, tolerance=tolerance)
         return _check_drawn(drawn, names, expected)
     case = Case(subject, args, kwargs, batched or False, tolerance)
-    verdicts = _check(case, names, expected)
+    verdicts, errors = _check(case, names, expected)
+    if errors:
+        raise _together(list(errors.values()))
     return _strict(verdicts, expected, *names_of(case, subject))
 
 
-def _check(case: Case, names: list[str], expected: Mapping[str, str]) -> dict[str, Verdict]:
-    found, errors = {}, []
+def _check(
+    case: Case, names: list[str], expected: Mapping[str, str]
+) -> tuple[dict[str, Verdict], dict[str, LawError]]:
+    """Return the verdicts on one case, and the errors of laws that do not hold."""
+    found: dict[str, Verdict] = {}
+    errors: dict[str, LawError] = {}
     for name in names:
         try:
             found[name] = verdict(name, LAWS[name], case, expected)
         except LawError as error:
-            errors.append(error)
+            errors[name] = error
             if FOUNDATIONS.keys() & {name, *error.laws}:
                 break
-    if errors:
-        raise _together(errors) from errors[0].__cause__
-    return found
+    return found, errors
 
 
 def _check_drawn(
     drawn: st.SearchStrategy[Case], names: list[str], expected: Mapping[str, str]
 ) -> Report:
     """Check the same modules and inputs each time. A law applies if it applies to one of them."""
-    found: list[tuple[Case, dict[str, Verdict]]] = []
-    now = list(names)
+    settings = settings_of(EXAMPLES, database=None)
+    all_cases = Draws(drawn).cases(settings, SEED)
+    found: list[dict[str, Verdict]] = []
+    for case in all_cases:
+        verdicts, errors = _check(case, names, expected)
+        found.append(verdicts)
+        if errors:
+            seconds = SECONDS / len(errors)
+            raise _together(
+                [_smallest(name, error, drawn, expected, seconds) for name, error in errors.items()]
+            )
+    whole = {name: together(verdicts[name] for verdicts in found) for name in names}
+    return _strict(whole, expected, *names_of(all_cases[0], None))
 
-    @hypothesis.settings(
-        max_examples=EXAMPLES,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        report_multiple_bugs=False,
-        phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
-        suppress_health_check=[hypothesis.HealthCheck.too_slow],
-    )
-    @hypothesis.given(drawn)
-    def each(case: Case) -> None:
-        try:
-            found.append((case, _check(case, now, expected)))
-        except LawError as error:  # a smaller example need only break the same laws
-            now[:] = [name for name in now if name in error.laws] or now
-            raise
 
-    each()
-    verdicts = {name: together(v[name] for _, v in found) for name in names}
-    return _strict(verdicts, expected, *names_of(found[0][0], None))
+def _smallest(
+    name: str,
+    error: LawError,
+    drawn: st.SearchStrategy[Case],
+    expected: Mapping[str, str],
+    seconds: float,
+) -> LawError:
+    """Return the error of the smallest case that breaks a law; no other law is checked."""
+
+    def check(case: Case) -> None:
+        verdict(name, LAWS[name], case, expected)
+
+    settings = settings_of(EXAMPLES, database=None)
+    try:
+        search_again(error, check, drawn, settings, SEED, seconds=seconds)
+    except LawError as smaller:
+        return smaller
+    raise AssertionError("a search raises")
 
 
 def _strict(
@@ -164,8 +178,11 @@ def chosen(
 
 
 def _together(errors: list[LawError]) -> LawError:
+    """Return one error for several, caused by what caused the first."""
     if len(errors) == 1:
         return errors[0]
     names = tuple(dict.fromkeys(name for error in errors for name in error.laws))
     texts = "\n\n".join(map(str, errors))
-    return LawError(f"{len(errors)} laws do not hold: {', '.join(names)}.\n\n{texts}", names)
+    whole = LawError(f"{len(errors)} laws do not hold: {', '.join(names)}.\n\n{texts}", names)
+    whole.__cause__ = errors[0].__cause__
+    return whole

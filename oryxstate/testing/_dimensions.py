@@ -6,7 +6,8 @@ import ast
 import builtins
 import dataclasses
 import functools
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from hypothesis import reject
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 Length = int | tuple[int, ...]
 
 _lengths = st.integers(1, 4)
+# Mostly lengths that differ; those of one example for all of its strategies.
+_few = st.shared(st.sampled_from(((1,), *[(2, 3, 4, 1)] * 3)), key="oryxstate few sizes")
 _shapes = st.lists(_lengths, max_size=2).map(tuple)
 
 
@@ -60,6 +63,7 @@ class Scope:
         leaf: which leaf of such a structure is drawn, for axes named `?n`.
         leading: axes before those of each array.
         arguments: for axes such as `{self.size}`.
+        lengths: the lengths of axes one after another, instead of drawn ones.
     """
 
     given: dict[str, Length]
@@ -69,6 +73,7 @@ class Scope:
     leaf: str | None = None
     leading: tuple[int, ...] = ()
     arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    lengths: Iterator[int] | None = None
 
     def __post_init__(self) -> None:
         for name, length in self.given.items():
@@ -81,7 +86,17 @@ class Scope:
 
     def inner(self) -> Scope:
         """Return the scope of a module inside, which has its own names in jaxtyping."""
-        return Scope(self.given)
+        return Scope(self.given, lengths=self.lengths)
+
+    def length(self, draw: Any) -> int:
+        """Draw the length of an axis."""
+        return draw(_lengths) if self.lengths is None else next(self.lengths)
+
+    def shape(self, draw: Any) -> tuple[int, ...]:
+        """Draw the lengths of the axes that a variadic one stands for."""
+        if self.lengths is None:
+            return draw(_shapes)
+        return tuple(next(self.lengths) for _ in range(draw(st.integers(0, 2))))
 
     def copy(self) -> Scope:
         """Copy the scope; names bound in the copy are not bound here."""
@@ -113,6 +128,23 @@ def _scope(draw: Any, lengths: dict[str, Any]) -> Scope:
                 f"a variadic axis (`*{name}`), got {length!r}."
             )
     return Scope(drawn)
+
+
+@st.composite
+def _few_scopes(draw: Any) -> Scope:
+    return Scope({}, lengths=itertools.cycle(draw(_few)))
+
+
+class FewSizes(Sizes):
+    """Names of axes whose lengths make few different shapes, for which functions are compiled.
+
+    All lengths are 1, or names have different ones, as far as four go. Each strategy draws the
+    names for itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._scopes = _few_scopes()
 
 
 class Axis(NamedTuple):
@@ -173,23 +205,23 @@ def _axis_lengths(draw: Any, axis: Axis, scope: Scope) -> tuple[int, ...]:
     name = _name(axis, scope)
     if axis.variadic:
         if axis.anonymous:
-            return draw(_shapes)
+            return scope.shape(draw)
         if name not in scope.variadic:
-            scope.variadic[name] = draw(_shapes)
+            scope.variadic[name] = scope.shape(draw)
         lengths = scope.variadic[name]
         if axis.broadcastable:  # fewer axes, and some of length 1
             kept = draw(st.integers(0, len(lengths)))
             lengths = tuple(draw(st.sampled_from((1, n))) for n in lengths[len(lengths) - kept :])
         return lengths
     if axis.anonymous:
-        return (draw(_lengths),)
+        return (scope.length(draw),)
     length = _named(draw, name, scope) if axis.named else _computed(draw, axis.text, scope)
     return (draw(st.sampled_from((1, length))) if axis.broadcastable else length,)
 
 
 def _named(draw: Any, name: str, scope: Scope) -> int:
     if name not in scope.axes:
-        scope.axes[name] = draw(_lengths)
+        scope.axes[name] = scope.length(draw)
     return scope.axes[name]
 
 
@@ -221,18 +253,3 @@ def _computed(draw: Any, expression: str, scope: Scope) -> int:
     if length != int(length) or length < 0:
         reject()
     return int(length)
-
-
-def bind_shape(shape: str, lengths: tuple[int, ...], scope: Scope) -> None:
-    """Bind names to the lengths in an array of this annotation, if it fits."""
-    axes = axes_of(shape)
-    at = next((i for i, axis in enumerate(axes) if axis.variadic), len(axes))
-    end = len(lengths) - (len(axes) - at - 1)  # of what a variadic axis stands for
-    if (at == len(axes) and len(lengths) != at) or end < at:
-        return
-    variadic = [lengths[at:end]] if at < len(axes) else []
-    parts: list[Any] = [*lengths[:at], *variadic, *lengths[end:]]
-    for axis, length in zip(axes, parts, strict=True):
-        # Of `#name` it is not known whether the length is that of the name.
-        if axis.named and not (axis.of_leaf or axis.broadcastable):
-            scope.bind(axis.text, length)

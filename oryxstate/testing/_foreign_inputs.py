@@ -9,9 +9,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from oryxstate._annotations import _hints
-from oryxstate.testing._dimensions import scopes
+from oryxstate.testing._bound import bind_all
+from oryxstate.testing._dimensions import FewSizes, scopes
 from oryxstate.testing._parameters import Parameters, draw_arguments, parameters_of
-from oryxstate.testing._values import Drawing, bind
+from oryxstate.testing._values import Drawing
 
 _REMEDY = "`@laws(model, inputs)`, with values of `{}` among the inputs"
 
@@ -45,9 +46,9 @@ def inputs_of_call(
 
 @st.composite
 def _inputs(draw: Any, model: Any, call: Parameters, leading: tuple[int, ...]) -> Any:
-    drawing = Drawing(draw, draw(scopes(None)))
+    drawing = Drawing(draw, draw(scopes(FewSizes())))
     fields = _hints.of_fields(type(model)) if dataclasses.is_dataclass(model) else {}
-    for name, hint in fields.items():
-        bind(hint, getattr(model, name, None), drawing.scope)
+    held = [(hint, getattr(model, name, None)) for name, hint in fields.items()]
+    bind_all(held, drawing.scope)
     drawing.scope.leading = leading
     return draw_arguments(drawing, call, {})

@@ -15,16 +15,11 @@ from oryxstate._module._pytree import modules
 from oryxstate._module._takes import RNG, taken_inside
 from oryxstate._tree import ArraySpec
 from oryxstate.testing._arrays import arrays, keys
+from oryxstate.testing._bound import bind_all
 from oryxstate.testing._dimensions import Scope, Sizes, scopes
-from oryxstate.testing._parameters import (
-    Parameters,
-    draw_arguments,
-    drawn,
-    parameters_of,
-    written,
-)
-from oryxstate.testing._values import Drawing, Place, bind, values_at
-from oryxstate.testing._walk import has_batched_rule
+from oryxstate.testing._parameters import Parameters, draw_arguments, drawn, parameters_of
+from oryxstate.testing._values import Drawing, Place, values_at
+from oryxstate.testing._walk import has_batched_rule, written
 
 
 def inputs(
@@ -76,7 +71,8 @@ def inputs(
     if type(module).call is Module.call:
         raise TypeError(f"inputs: {nothing_written(module, 'call')}")
     owner = f"`{type(module).__name__}.call`"
-    call = parameters_of(written(type(module)), owner, "`inputs(module, {}=strategy)`")
+    kind = type(module)
+    call = parameters_of(written(kind), owner, "`inputs(module, {}=strategy)`", kind)
     call = call.without(next(iter(call.signature)))  # self
     by_name = [n for n, p in call.signature.items() if p.kind is p.KEYWORD_ONLY]
     positional = call.without(*by_name, *(call.signature if specs else ()))
@@ -115,8 +111,7 @@ def _inputs(draw: Any, parts: _Parts, scopes: st.SearchStrategy[Scope], failed: 
     drawing = Drawing(draw, draw(scopes), failed)
     _bind_fields(parts.module, drawing.scope)
     drawing.scope.arguments["self"] = parts.module
-    for hint, spec in zip(parts.hints, parts.specs, strict=False):
-        bind(hint, spec, drawing.scope)
+    bind_all(zip(parts.hints, parts.specs, strict=False), drawing.scope)
     drawing.scope.leading = parts.leading
     names = parts.positional.signature
     args, _ = draw_arguments(drawing, parts.positional, parts.given_to(names))
@@ -151,9 +146,8 @@ def _bind_fields(module: Module, scope: Scope) -> None:
 
 
 def _bind_own(module: Module, scope: Scope) -> None:
-    for name, hint in _hints.of_fields(type(module)).items():
-        if name in module.__layout__.data:
-            bind(hint, getattr(module, name), scope)
+    hints, held = _hints.of_fields(type(module)), module.__layout__.data
+    bind_all([(hints[name], getattr(module, name)) for name in held if name in hints], scope)
 
 
 def _keywords_of(module: Module, call: Parameters, *, batched: bool) -> dict[str, Any]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar, get_origin
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 
 import jax
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.errors import FailedHealthCheck
 from jaxtyping import Float
 
 from oryxstate._annotations import _hints
@@ -17,17 +15,18 @@ from oryxstate._module import _construct
 from oryxstate._module._base import Module
 from oryxstate.nn._layer import Layer
 from oryxstate.nn._rng import Rng
-from oryxstate.testing import _hypothesis, _shown
+from oryxstate.testing import _bound, _hypothesis, _shown
 from oryxstate.testing._arrays import arrays, is_array_hint, keys
 from oryxstate.testing._dimensions import Scope, Sizes, scopes
 from oryxstate.testing._parameters import Parameters, draw_arguments, drawn, parameters_of
+from oryxstate.testing._refused import count_refused, count_taken
 from oryxstate.testing._templates import CATALOGUE, templates
 from oryxstate.testing._values import Drawing, draws
+from oryxstate.testing._walk import descendants
 
 M = TypeVar("M", bound=Module)
 
 _KNOWN: dict[type, dict[str, Any]] = {Rng: {"key": keys()}}  # says no more than `jax.Array`
-_HOPELESS = 60  # refused examples without an accepted one; Hypothesis gives up soon after
 
 
 class Refused(NamedTuple):
@@ -53,7 +52,8 @@ def modules(
     `TypeError` are drawn again. `st.from_type(kind)` is `modules(kind)`.
 
     Args:
-        kind: the class; if it is abstract, its concrete subclasses.
+        kind: the class; if it is abstract, its concrete subclasses; if it is generic, it may have
+            its arguments, `Wrapper[Linear]`.
         sizes: lengths of axes by name; a `Sizes` shares them with other strategies.
         **fields: strategies, or values, for fields or for parameters of `__init__`.
 
@@ -74,13 +74,13 @@ def modules(
         >>> print(code(found))
         Scale(kernel=jnp.array([[2.0]], 'float32'), bias=jnp.array([0.0], 'float32'))
     """
-    kind = get_origin(kind) or kind
-    if not (inspect.isclass(kind) and issubclass(kind, Module)):
-        raise TypeError(f"modules: give a class of modules, got {kind!r}.")
-    known = kind.__layout__.fields if issubclass(kind, Layer) else _parameters(kind).signature
+    cls: Any = get_origin(kind) or kind
+    if not (inspect.isclass(cls) and issubclass(cls, Module)):
+        raise TypeError(f"modules: give a class of modules, got {cls!r}.")
+    known = cls.__layout__.fields if issubclass(cls, Layer) else _parameters(cls).signature
     for name in fields:
         if name not in known:
-            raise TypeError(f"modules: {_construct.unknown_field(kind, name, known)}")
+            raise TypeError(f"modules: {_construct.unknown_field(cls, name, known)}")
     return _modules(kind, scopes(sizes), fields, {})
 
 
@@ -98,9 +98,11 @@ def _draw_inside(drawing: Drawing, kind: Any) -> Any:
 
 
 def _draw(drawing: Drawing, kind: Any, fields: Mapping[str, Any]) -> Any:
-    if inspect.isabstract(kind) or kind is Module:
-        kind = drawing.draw(st.sampled_from(_concrete(kind)))
-    attempt = _attempt(drawing, kind, {**_KNOWN.get(kind, {}), **fields})
+    """Draw a module of a class, or of a generic class with its arguments."""
+    cls, args = get_origin(kind) or kind, get_args(kind)
+    if inspect.isabstract(cls) or cls is Module:
+        cls, args = drawing.choose(_concrete(cls)), ()
+    attempt = _attempt(drawing.within(cls), cls, args, {**_KNOWN.get(cls, {}), **fields})
     return drawing.draw(attempt.filter(lambda made: not isinstance(made, Refused)))
 
 
@@ -108,8 +110,7 @@ def _concrete(kind: Any) -> list[Any]:
     """Return the concrete subclasses of an abstract class."""
     if kind in (Module, Layer):
         return list(CATALOGUE)
-    below = [each for sub in kind.__subclasses__() for each in (sub, *sub.__subclasses__())]
-    found = [each for each in dict.fromkeys(below) if not inspect.isabstract(each)]
+    found = [each for each in descendants(kind) if not inspect.isabstract(each)]
     if not found:
         raise TypeError(
             f"modules: {kind.__name__} is abstract, and no class is made of it that is not. Give a "
@@ -119,17 +120,18 @@ def _concrete(kind: Any) -> list[Any]:
 
 
 @st.composite
-def _attempt(draw: Any, outer: Drawing, kind: Any, fields: Mapping[str, Any]) -> Any:
+def _attempt(draw: Any, outer: Drawing, kind: Any, args: tuple, fields: Mapping[str, Any]) -> Any:
     """Draw a module, or how it was refused; names get their lengths only on success."""
     drawing = outer.attempt(draw)
     prepare = _prepare_layer if issubclass(kind, Layer) else _prepare
-    make, how = prepare(drawing, kind, fields)
+    make, how = prepare(drawing, kind, args, fields)
     try:
         module = make()
     except (TypeError, ValueError) as error:
-        _count_refused(drawing.failed, kind, error)
+        remedy = f"`modules({kind.__name__}, field=strategy)`"
+        count_refused(drawing.failed, kind, error, remedy)
         return Refused(error)
-    drawing.failed[kind] = None
+    count_taken(drawing.failed, kind)
     outer.scope.take(drawing.scope)
     _shown.show(kind)
     if how is not None:
@@ -137,13 +139,18 @@ def _attempt(draw: Any, outer: Drawing, kind: Any, fields: Mapping[str, Any]) ->
     return module
 
 
-def _prepare(drawing: Drawing, kind: Any, fields: Mapping[str, Any]) -> tuple[Any, Any]:
-    args, kwargs = draw_arguments(drawing, _parameters(kind), fields)
+def _prepare(
+    drawing: Drawing, kind: Any, given: tuple, fields: Mapping[str, Any]
+) -> tuple[Any, Any]:
+    args, kwargs = draw_arguments(drawing, _parameters(kind, given), fields)
     how = None if kind.__generated_init__ else lambda: _shown.call(kind.__name__, args, kwargs)
     return lambda: kind(*args, **kwargs), how
 
 
-def _prepare_layer(drawing: Drawing, kind: Any, fields: Mapping[str, Any]) -> tuple[Any, Any]:
+def _prepare_layer(
+    drawing: Drawing, kind: Any, given: tuple, fields: Mapping[str, Any]
+) -> tuple[Any, Any]:
+    del given  # the arguments of `initialize` are not annotated with type variables
     template, specs = drawing.draw(templates(kind))
     key = drawing.draw(keys())
     changed = {name: drawn(drawing.draw, value) for name, value in fields.items()}
@@ -159,13 +166,15 @@ def _prepare_layer(drawing: Drawing, kind: Any, fields: Mapping[str, Any]) -> tu
     return make, how
 
 
-def _parameters(kind: Any) -> Parameters:
-    """Return the parameters of the constructor of a class."""
+def _parameters(kind: Any, given: tuple = ()) -> Parameters:
+    """Return the parameters of the constructor of a class with these type arguments."""
     name = kind.__name__
-    found = parameters_of(kind.__init__, name, f"`modules({name}, {{}}=strategy)`").without("self")
+    remedy = f"`modules({name}, {{}}=strategy)`"
+    found = parameters_of(kind.__init__, name, remedy, kind, given).without("self")
     if not kind.__generated_init__:
         return found
-    hints = {field: _for_kind(kind, field, hint) for field, hint in _hints.of_fields(kind).items()}
+    known = _hints.of_fields(kind, given)
+    hints = {field: _for_kind(kind, field, hint) for field, hint in known.items()}
     return found._replace(hints=hints)
 
 
@@ -176,32 +185,13 @@ def _for_kind(kind: Any, field: str, hint: Any) -> Any:
     return Float[jax.Array, "..."] if learned and hint is jax.Array else hint
 
 
-def _count_refused(failed: dict[type, Any], kind: type, error: Exception) -> None:
-    """Raise if no example of a class was ever taken, rather than let Hypothesis give up.
-
-    Raises:
-        FailedHealthCheck: saying what refused them and what to do.
-    """
-    count = failed.setdefault(kind, 0)
-    if count is None:
-        return
-    failed[kind] = count + 1
-    now = settings.default
-    patient = now is not None and HealthCheck.filter_too_much in now.suppress_health_check
-    if failed[kind] >= _HOPELESS * (10 if patient else 1):
-        raise FailedHealthCheck(
-            f"no {kind.__name__} could be drawn: all of {failed[kind]} examples were refused, the "
-            f"last one with {type(error).__name__}: {error} Give strategies for the fields that "
-            f"this is about: `modules({kind.__name__}, field=strategy)`."
-        ) from error
-
-
 def _resolve(hint: Any) -> st.SearchStrategy[Any] | None:
     """Return the strategy for `st.from_type` of a module class or an annotation of arrays."""
     kind = get_origin(hint) or hint
     if inspect.isclass(kind) and issubclass(kind, Module):
-        return modules(kind)
+        return modules(hint)
     return arrays(hint) if is_array_hint(hint) and isinstance(hint, type) else None
 
 
+_bound.OWN_NAMES.append(Module)
 _hypothesis.resolve_types("oryxstate", _resolve)

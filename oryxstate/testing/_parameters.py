@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,12 +11,12 @@ from hypothesis import strategies as st
 
 from oryxstate import _signatures
 from oryxstate._annotations import _hints
+from oryxstate.testing._bound import bind_all
 from oryxstate.testing._values import (
     UNSAID,
     Drawing,
     NoStrategy,
     Place,
-    bind,
     draw_value,
     draws,
     says_nothing,
@@ -47,16 +48,12 @@ class Parameters(NamedTuple):
         return self._replace(signature=rest)
 
 
-def parameters_of(function: Callable[..., Any], owner: str, remedy: str) -> Parameters:
-    """Return the parameters of a function, or of a method with `self`."""
+def parameters_of(
+    function: Callable[..., Any], owner: str, remedy: str, kind: Any = None, args: tuple = ()
+) -> Parameters:
+    """Return the parameters of a function, or of a method of `kind[args]`, with `self`."""
     signature = dict(_signatures.signature_of(function).parameters)
-    return Parameters(signature, _hints.of_function(function), owner, remedy)
-
-
-def written(kind: Any) -> Callable[..., Any]:
-    """Return the method of a module class that its author wrote: `call` or `call_and_update`."""
-    hand = [m for m in (kind.call, kind.call_and_update) if hasattr(m, "__wrapped__")]
-    return hand[0] if hand else kind.call
+    return Parameters(signature, _hints.of_function(function, kind, args), owner, remedy)
 
 
 def draw_arguments(
@@ -74,8 +71,7 @@ def draw_arguments(
         NoStrategy: if the annotation of a parameter without a default does not say what it takes.
     """
     known = {name: drawn(drawing.draw, value) for name, value in given.items()}
-    for name, value in known.items():
-        bind(parameters.hints.get(name), value, drawing.scope)
+    bind_all([(parameters.hints.get(name), value) for name, value in known.items()], drawing.scope)
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     for name, parameter in parameters.signature.items():
@@ -119,12 +115,25 @@ def _some(drawing: Drawing, parameters: Parameters, name: str) -> list[Any]:
 
 
 @draws(object)
-def _draw_dataclass(drawing: Drawing, kind: Any) -> Any:
-    """Draw a plain dataclass, an Equinox module or a NamedTuple, in the surrounding scope."""
-    signature = dict(_signatures.signature_of(kind).parameters)
-    hints = {**_hints.of_function(kind.__init__), **_hints.of_fields(kind)}
+def _draw_plain(drawing: Drawing, hint: Any) -> Any:
+    """Draw a dataclass, an Equinox module, a NamedTuple or a TypedDict, in the same scope."""
+    kind, given = typing.get_origin(hint) or hint, typing.get_args(hint)
+    hints = _hints.of_fields(kind, given)
+    if typing.is_typeddict(kind):
+        signature = {name: _keyword(kind, name, hint) for name, hint in hints.items()}
+    else:
+        signature = dict(_signatures.signature_of(kind).parameters)
+        hints = {**_hints.of_function(kind.__init__, kind, given), **hints}
     remedy = f"`st.register_type_strategy({kind.__name__}, ...)`"
     args, kwargs = draw_arguments(
         drawing, Parameters(signature, hints, f"`{kind.__name__}`", remedy), {}
     )
     return kind(*args, **kwargs)
+
+
+def _keyword(kind: Any, name: str, hint: Any) -> inspect.Parameter:
+    """Return the parameter that stands for a key of a TypedDict."""
+    said = _hints.is_required(hint)
+    required = name in kind.__required_keys__ if said is None else said
+    default = inspect.Parameter.empty if required else None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)

@@ -30,6 +30,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how many modules with inputs each law of `oryxstate.testing.laws` is checked on",
     )
     group.addoption(
+        "--ox-seed",
+        type=lambda given: given if given == "random" else str(int(given)),
+        metavar="N",
+        help="the seed from which modules and inputs are drawn for `oryxstate.testing.laws`, 0 by "
+        "default; `random` for others in each run",
+    )
+    group.addoption(
         "--ox-min-laws",
         type=int,
         default=0,
@@ -135,6 +142,13 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
     print(json.dumps(jax_matrix()))
     return 0
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let `@hypothesis.settings` be on a test of `laws`."""
+    accept = getattr(getattr(item, "obj", None), "accept_settings", None)
+    if accept is not None:
+        accept()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,8 +17,10 @@ from oryxstate.testing import _catalogue_parts, _shown
 from oryxstate.testing._arrays import arms_of, draw_spec, is_array_hint
 from oryxstate.testing._catalogue import CATALOGUE, TemplateExample
 from oryxstate.testing._dimensions import Scope
-from oryxstate.testing._parameters import draw_arguments, parameters_of, written
+from oryxstate.testing._parameters import draw_arguments, parameters_of
+from oryxstate.testing._refused import count_refused, count_taken
 from oryxstate.testing._values import Drawing, draws
+from oryxstate.testing._walk import written
 
 _VECTOR = Float[Array, "features"]  # an input without an annotation
 
@@ -48,21 +50,25 @@ def templates(kind: type[Layer] | None = None) -> st.SearchStrategy[TemplateExam
         raise TypeError(f"templates: give a class of layers that is not abstract, got {kind!r}.")
     if kind in CATALOGUE:
         return CATALOGUE[kind]
-    return _by_annotations(kind)
+    return _by_annotations(kind, {})
 
 
 @st.composite
-def _by_annotations(draw: Any, kind: Any) -> TemplateExample:
+def _by_annotations(draw: Any, kind: Any, failed: dict[type, Any]) -> TemplateExample:
     """Draw a template of a layer that is not in the catalogue."""
-    name, drawing = kind.__name__, Drawing(draw, Scope({}))
+    name, drawing = kind.__name__, Drawing(draw, Scope({}), failed)
     remedy = f"`ox.init({name}.of(...))` of your own"
     config = parameters_of(kind.initialize, f"{name}.initialize", remedy)
     config = config.without(*list(config.signature)[:2])  # the key and the spec
     args, options = draw_arguments(drawing, config, {})
     try:
         template = kind.of(*args, **options)
-    except (TypeError, ValueError):  # what `check` refuses
+    except (TypeError, ValueError) as error:  # what `check` refuses
+        count_refused(
+            failed, kind, error, f"a strategy of `TemplateExample({name}.of(...), specs)`"
+        )
         reject()
+    count_taken(failed, kind)
     return TemplateExample(template, tuple(_input_specs(drawing, kind)))
 
 

@@ -6,7 +6,7 @@ import collections.abc
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,8 @@ from hypothesis.errors import InvalidArgument, ResolutionFailed
 
 from oryxstate._annotations import _hints
 from oryxstate.testing import _arrays, _hypothesis
-from oryxstate.testing._dimensions import Scope, Sizes, bind_shape, scopes
+from oryxstate.testing._bound import is_plain
+from oryxstate.testing._dimensions import Scope, Sizes, scopes
 
 # By the number of arguments; those of JAX are pickled by their names.
 _FUNCTIONS: dict[int, list[Callable[..., Any]]] = {
@@ -25,7 +26,8 @@ _FUNCTIONS: dict[int, list[Callable[..., Any]]] = {
     2: [jnp.hypot, jnp.arctan2],
 }
 UNSAID = "has no annotation that says what it is"
-_DEEP = 3  # nested modules; below, a union draws its first member
+_DEEP = 3  # nested modules; below, containers are empty and a union draws its first member
+_ENDLESS = 4 * _DEEP  # modules of one class, each in the one before
 
 
 class NoStrategy(TypeError):
@@ -56,17 +58,33 @@ class Drawing:
         draw: the `draw` function of Hypothesis.
         scope: the lengths of named axes.
         failed: the number of refused examples of each class, until one is accepted.
-        depth: the number of enclosing modules.
+        around: the classes of the enclosing modules.
     """
 
     draw: Any
     scope: Scope
     failed: dict[type, Any] = dataclasses.field(default_factory=dict)
-    depth: int = 0
+    around: tuple[type, ...] = ()
+
+    @property
+    def deep(self) -> bool:
+        """Whether so many modules are around that there should be no more."""
+        return len(self.around) > _DEEP
 
     def inside(self) -> Drawing:
         """Return the drawing for a module inside, which has its own names of axes."""
-        return Drawing(self.draw, self.scope.inner(), self.failed, self.depth + 1)
+        return dataclasses.replace(self, scope=self.scope.inner())
+
+    def within(self, kind: type) -> Drawing:
+        """Return the drawing for the fields of a module."""
+        return dataclasses.replace(self, around=(*self.around, kind))
+
+    def choose(self, kinds: Sequence[Any]) -> Any:
+        """Draw one of several annotations; deep inside, the first that is none of those around."""
+        if not self.deep:
+            return self.draw(st.sampled_from(kinds))
+        others = (kind for kind in kinds if (typing.get_origin(kind) or kind) not in self.around)
+        return next(others, kinds[0])
 
     def attempt(self, draw: Any) -> Drawing:
         """Return the drawing for an example that may be refused; it leaves this scope unchanged."""
@@ -126,7 +144,7 @@ def draw_value(drawing: Drawing, hint: Any, place: Place) -> Any:
     Raises:
         NoStrategy: if the annotation does not say which values fit it.
     """
-    draw = drawing.draw
+    draw, hint = drawing.draw, _hints.meant(hint)
     if isinstance(hint, _hints.Unresolved):
         raise place.error(f"is annotated `{hint.text}`, which has no meaning here ({hint.error})")
     if _arrays.is_array_hint(hint):
@@ -137,14 +155,13 @@ def draw_value(drawing: Drawing, hint: Any, place: Place) -> Any:
         return _type_variable(drawing, hint, place)
     origin = typing.get_origin(hint)
     if _arrays.is_union(hint):
-        arms = _arrays.arms_of(hint)
-        arm = arms[0] if drawing.depth >= _DEEP else draw(st.sampled_from(arms))
-        return draw_value(drawing, arm, place)
+        return draw_value(drawing, drawing.choose(_arrays.arms_of(hint)), place)
     if origin is typing.Annotated:
         given = [extra for extra in hint.__metadata__ if isinstance(extra, st.SearchStrategy)]
         return draw(given[-1]) if given else draw_value(drawing, typing.get_args(hint)[0], place)
     if hint in (Callable, collections.abc.Callable) or origin is collections.abc.Callable:
         return _function(draw, hint, place)
+    _expect_arguments(hint, place)
     if origin in _CONTAINERS:
         return _CONTAINERS[origin](drawing, typing.get_args(hint), place)
     return _instance(drawing, hint, place)
@@ -155,13 +172,26 @@ def says_nothing(hint: Any) -> bool:
     return hint in (Any, object, inspect.Parameter.empty)
 
 
+def _expect_arguments(hint: Any, place: Place) -> None:
+    kind = typing.get_origin(hint) or hint
+    bare = not typing.get_args(hint) and hint != tuple[()]
+    if bare and any(kind is known for known in (*_CONTAINERS, set, frozenset)):
+        raise place.error(f"is annotated `{kind.__name__}`, which does not say what is in it")
+
+
 def _instance(drawing: Drawing, hint: Any, place: Place) -> Any:
     kind = typing.get_origin(hint) or hint
+    if inspect.isclass(kind) and issubclass(kind, jaxtyping.AbstractDtype):
+        name = kind.__name__
+        raise place.error(f"is annotated `{name}` alone; write `{name}[Array, 'n']`, or the like")
+    if drawing.around.count(kind) >= _ENDLESS:
+        name = kind.__name__
+        raise place.error(f"is a `{name}` that needs another `{name}` inside it, without an end")
     if inspect.isclass(kind) and not _hypothesis.is_registered(kind):
-        plain = dataclasses.is_dataclass(kind) or hasattr(kind, "_fields")
+        plain = is_plain(kind)
         for base in kind.__mro__:
             if base in _CLASSES and (plain or base is not object):
-                return _CLASSES[base](drawing, kind)
+                return _CLASSES[base](drawing, hint)
     if hint is None:
         return None
     if kind is typing.Literal:
@@ -190,11 +220,11 @@ def _type_variable(drawing: Drawing, hint: Any, place: Place) -> Any:
     kinds = hint.__constraints__ or (hint.__bound__,)
     if kinds == (None,):
         raise place.error(f"is annotated with the type variable `{hint}`, which may be anything")
-    return draw_value(drawing, drawing.draw(st.sampled_from(kinds)), place)
+    return draw_value(drawing, drawing.choose(kinds), place)
 
 
 def _count(drawing: Drawing) -> int:
-    return 0 if drawing.depth >= _DEEP else drawing.draw(st.integers(0, 2))
+    return 0 if drawing.deep else drawing.draw(st.integers(0, 2))
 
 
 def _list(drawing: Drawing, hints: tuple, place: Place) -> list[Any]:
@@ -219,7 +249,7 @@ def _dict(drawing: Drawing, hints: tuple, place: Place) -> dict[Any, Any]:
 
 _CONTAINERS: dict[Any, Callable[[Drawing, tuple, Place], Any]] = {
     list: _list,
-    collections.abc.Sequence: _list,
+    collections.abc.Sequence: lambda *given: tuple(_list(*given)),  # static fields are hashable
     tuple: _tuple,
     dict: _dict,
     collections.abc.Mapping: _dict,
@@ -239,7 +269,7 @@ def _pytree(drawing: Drawing, hint: Any, place: Place) -> Any:
     count = jax.tree.structure(tree).num_leaves
     around, leaves = drawing.scope.leaf, []
     for i in range(count):
-        drawing.scope.leaf = None if names is None else f"leaf {i} of {names} "
+        drawing.scope.leaf = _arrays.leaf_name(names, i)
         leaves.append(draw_value(drawing, leaf_hint, place))
     drawing.scope.leaf = around
     return jax.tree.unflatten(jax.tree.structure(tree), leaves)
@@ -253,19 +283,3 @@ def _structure(drawing: Drawing, name: str) -> Any:
     if name != "...":
         known[name] = made
     return made
-
-
-def bind(hint: Any, value: Any, scope: Scope) -> None:
-    """Bind the names in an annotation to the lengths in a value of it."""
-    if _arrays.is_union(hint):
-        for arm in typing.get_args(hint):
-            bind(arm, value, scope)
-    elif isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
-        if hasattr(value, "shape"):
-            bind_shape(hint.dim_str, tuple(value.shape), scope)
-    elif typing.get_origin(hint) in (list, tuple) and isinstance(value, list | tuple):
-        hints = typing.get_args(hint)
-        if typing.get_origin(hint) is list or hints[-1] is ...:
-            hints = hints[:1] * len(value)
-        for inner, part in zip(hints, value, strict=False):
-            bind(inner, part, scope)

@@ -165,7 +165,7 @@ def test_wrong_options_and_functions(tmp_path):
         in run(tmp_path, "", "--ox-max-examples=0").stderr
     )
     result = run(tmp_path, "@laws(Scale)\ndef test_scale():\n    pass\n")
-    assert "`test_scale` must take one argument, the case" in result.stdout
+    assert "`test_scale` must take the case as its first argument" in result.stdout
     result = run(tmp_path, "@laws(Scale, skip=['purty'])\ndef test_scale(case):\n    pass\n")
     assert "there is no law 'purty'. Did you mean 'purity'?" in result.stdout
     assert outcomes(

@@ -52,10 +52,9 @@ def _with_tolerance(case: Case) -> Case:
 
 def _expect_one_gradient(case: Case, examples: list[Any]) -> None:
     at, rest = _losses.split(case.module, examples, case.partition, with_state=True)
-    loop = _losses.derivative(_loop(case.run))
+    loop = case.compiled(_loop_gradient, quick=True)
     slope = _differentiated(loop, at, rest)
-    scan = _losses.derivative(_scan(case.run))
-    got = _losses.differentiated(scan, at, rest)
+    got = _losses.differentiated(case.compiled(_scan_gradient, quick=True), at, rest)
     ways = "through calls in a `lax.scan`", "through calls in a loop"
     expect_same(case, got.gradient, slope.gradient, ways, parts=_losses.PARTS)
     _expect_forward(case, at, rest, slope)
@@ -86,6 +85,19 @@ def _scan(run: Callable[..., Any]) -> Callable[..., Any]:
     return calls
 
 
+def _loop_gradient(run: Callable[..., Any]) -> Callable[..., Any]:
+    return _losses.gradient(_loop(run))
+
+
+def _scan_gradient(run: Callable[..., Any]) -> Callable[..., Any]:
+    return _losses.gradient(_scan(run))
+
+
+def _loop_tangent(run: Callable[..., Any]) -> Callable[..., Any]:
+    loss = _losses.loss(_loop(run))
+    return lambda at, tangent, rest: jax.jvp(lambda p: loss(p, rest)[0], (at,), (tangent,))[1]
+
+
 def _stacked(trees: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
@@ -101,10 +113,9 @@ def _expect_forward(case: Case, at: Any, rest: Any, slope: _losses.Slope) -> Non
     """Compare with forward mode, unless the call has a rule for the backward pass alone."""
     if "custom_vjp" in case.program:
         return
-    loss = _losses.loss(_loop(case.run))
     way = _gradients.direction(at, np.random.default_rng(0))
     tangent = jax.tree.map(lambda x, d: jnp.asarray(d, jnp.result_type(x)), at, way)
-    got = jax.jit(lambda p, t: jax.jvp(lambda p: loss(p, rest)[0], (p,), (t,))[1])(at, tangent)
+    got = case.compiled(_loop_tangent, quick=True)(at, tangent, rest)
     pairs = zip(jax.tree.leaves(slope.gradient), jax.tree.leaves(way), strict=True)
     terms = np.concatenate([(numbers(leaf) * d).real.ravel() for leaf, d in pairs])
     want, size = float(terms.sum()), max(1.0, float(np.abs(terms).sum()))

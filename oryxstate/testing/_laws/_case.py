@@ -19,9 +19,12 @@ from oryxstate.testing._adapters import KINDS, Adapted, Kind, NoAdapter, adapt
 from oryxstate.testing._differences import Difference, difference, is_key
 from oryxstate.testing._laws import _losses
 from oryxstate.testing._laws._faults import Fault, LawError, NotApplicable, gist
+from oryxstate.testing._laws._programs import Programs
 from oryxstate.testing._shown import code
 
+Run = Callable[[Any, Any], tuple[Any, Any]]
 PARTS = "the output", "the updated module"
+_QUICK = {"xla_backend_optimization_level": 0}  # LLVM takes most of the time of compiling
 COUNT = 3
 """The number of steps in a loop, and of examples in a batch."""
 
@@ -39,6 +42,7 @@ class Case:
             axis. A string is the name of the mapped axis, for layers that ask for it.
         tolerance: how far inexact numbers may be apart (see `difference`).
         adapted: what the laws see of the model, made from it when a law is checked.
+        programs: the compiled calls, which the cases of one model share.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -54,7 +58,7 @@ class Case:
     batched: bool | str = False
     tolerance: float | None = None
     adapted: Adapted | None = dataclasses.field(default=None, repr=False)
-    _traces: list[None] = dataclasses.field(default_factory=list, init=False, repr=False)
+    programs: Programs = dataclasses.field(default_factory=Programs, repr=False)
 
     @property
     def inputs(self) -> Any:
@@ -97,20 +101,40 @@ class Case:
             call = jax.vmap(call, (None, 0), (0, None), axis_name=name)
         return call(module, inputs)
 
-    @functools.cached_property
-    def jitted(self) -> Callable[..., tuple[Any, Any]]:
-        """`run` under `jax.jit`; all laws share it, since compiling takes most of their time."""
+    def compiled(
+        self,
+        transform: Callable[[Run], Callable[..., Any]],
+        *,
+        donate: bool = False,
+        quick: bool = False,
+    ) -> Callable[..., Any]:
+        """Return `transform(run)` under `jax.jit`.
 
-        def run(module: Any, inputs: Any) -> tuple[Any, Any]:
-            self._traces.append(None)
-            return self.run(module, inputs)
+        Args:
+            transform: a function of `run`, defined once: cases that differ in arrays alone share
+                the program of each.
+            donate: whether the first argument is donated.
+            quick: whether to compile faster, for results that are compared with each other alone:
+                other instructions round otherwise.
+        """
+        keywords, constants = eqx.partition(dict(self.kwargs), _tree.is_array)
+        rest = eqx.filter(self.args, _tree.is_array, inverse=True)
 
-        return jax.jit(run)
+        def whole(keywords: Any, *operands: Any) -> Any:
+            given = dataclasses.replace(self, kwargs=eqx.combine(keywords, constants))
+            return transform(given.run)(*operands)
+
+        closure = (constants, rest, self.call, self.batched)
+        options: dict[str, Any] = {"donate_argnums": 1} if donate else {}
+        if quick:
+            options["compiler_options"] = _QUICK
+        jitted = self.programs.get(closure, whole, transform, donate, quick, **options)
+        return functools.partial(jitted, keywords)
 
     @property
-    def traces(self) -> int:
-        """How often `jitted` has been traced."""
-        return len(self._traces)
+    def jitted(self) -> Callable[..., tuple[Any, Any]]:
+        """`run` under `jax.jit`."""
+        return self.compiled(_plain)
 
     @functools.cached_property
     def program(self) -> str:
@@ -129,7 +153,8 @@ class Case:
         Raises:
             NotApplicable: if there is none.
         """
-        return _losses.slope(self.run, self.module, self.inputs, self.partition)
+        at, rest = _losses.split(self.module, self.inputs, self.partition)
+        return _losses.differentiated(self.compiled(_losses.gradient), at, rest)
 
     @functools.cached_property
     def examples(self) -> list[Any]:
@@ -140,6 +165,10 @@ class Case:
         except Exception:  # of `equinox.error_if`, for an input that must be sorted
             return [self.inputs] * COUNT
         return rolled
+
+
+def _plain(run: Run) -> Run:
+    return run
 
 
 def _first(args: tuple) -> tuple:

@@ -84,24 +84,13 @@ def _weighed(y: jax.Array, dtype: Any) -> jax.Array:
     return sum(sums[1:], sums[0])
 
 
-def slope(
-    run: Callable[..., Any], module: Any, inputs: Any, partition: Partition = _grad.partition
-) -> Slope:
-    """Return the gradient of the loss of a call, jitted.
-
-    Raises:
-        NotApplicable: if there is nothing to differentiate, or JAX cannot.
-    """
-    return differentiated(derivative(run), *split(module, inputs, partition))
-
-
-def derivative(run: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the loss of a call with its gradient, jitted."""
-    return jax.jit(jax.value_and_grad(loss(run), has_aux=True))
+def gradient(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the loss of a call with its gradient: `((loss, result), gradient)`."""
+    return jax.value_and_grad(loss(run), has_aux=True)
 
 
 def differentiated(derivative: Callable[..., Any], at: Any, rest: Any) -> Slope:
-    """Evaluate the derivative, and refuse a loss without one.
+    """Evaluate `gradient`, jitted, and refuse a loss without one.
 
     Raises:
         NotApplicable: if JAX cannot differentiate it in reverse, as a loop of unknown length.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from oryxstate._module._pytree import modules
 from oryxstate.testing._differences import is_key
 from oryxstate.testing._laws import _losses
 from oryxstate.testing._laws._calls import buffers, plain
-from oryxstate.testing._laws._case import COUNT, Case, expect_same, law, stacked
+from oryxstate.testing._laws._case import COUNT, Case, Run, expect_same, law, stacked
 from oryxstate.testing._laws._faults import Fault, NotApplicable, gist
 from oryxstate.testing._laws._trees import static_difference
 from oryxstate.testing._walk import has_batched_rule
@@ -51,9 +52,17 @@ def jit_is_eager(case: Case) -> None:
 def no_retrace(case: Case) -> None:
     """A jitted call of the updated module is not traced again."""
     _, new = case.jitted(case.module, case.inputs)
-    before = case.traces
-    case.jitted(new, case.inputs)
-    if case.traces > before:
+    traces: list[None] = []
+
+    def run(module: Any, inputs: Any) -> tuple[Any, Any]:
+        traces.append(None)
+        return case.run(module, inputs)
+
+    fresh = jax.jit(run)  # other cases may have traced the shared program for the update
+    fresh.trace(case.module, case.inputs)
+    before = len(traces)
+    fresh.trace(new, case.inputs)
+    if len(traces) > before:
         why = static_difference(new, case.module)
         raise Fault(
             f"the second call was traced again{f', since {why}' if why else ''}. What calls change "
@@ -83,7 +92,7 @@ def donation_safe(case: Case) -> None:
     mine = jax.tree.map(lambda leaf: leaf.copy(), case.module)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Some donated buffers were not usable")
-        got = jax.jit(case.run, donate_argnums=0)(mine, case.inputs)
+        got = case.compiled(_same, donate=True)(mine, case.inputs)
     expect_same(case, got, case.jitted(case.module, case.inputs), ("when donated", "when not"))
 
 
@@ -95,28 +104,23 @@ def checkpoint_is_plain(case: Case) -> None:
     try:
         value = case.slope
     except NotApplicable:
-        expect_same(case, jax.jit(jax.checkpoint(case.run))(case.module, case.inputs), want, ways)
+        got = case.compiled(_checkpointed)(case.module, case.inputs)
+        expect_same(case, got, want, ways)
         return
-    got = _losses.slope(jax.checkpoint(case.run), case.module, case.inputs, case.partition)
-    expect_same(case, got.result, want, ways)
-    expect_same(case, got.gradient, value.gradient, ways, parts=_losses.PARTS)
+    at, rest = _losses.split(case.module, case.inputs, case.partition)
+    slope = _losses.differentiated(case.compiled(_checkpointed_gradient), at, rest)
+    expect_same(case, slope.result, want, ways)
+    expect_same(case, slope.gradient, value.gradient, ways, parts=_losses.PARTS)
 
 
 @law
 def scan_is_loop(case: Case) -> None:
     """Steps in a `lax.scan` with the module as carry are those of a Python loop."""
-
-    def step(module: Any, inputs: Any) -> tuple[Any, Any]:
-        y, module = case.run(module, inputs)
-        return module, y
-
     module, ys = case.module, []
     for inputs in case.examples:
         y, module = case.jitted(module, inputs)
         ys.append(y)
-    end, outs = jax.jit(lambda m, xs: lax.scan(step, m, xs, length=COUNT))(
-        case.module, stacked(case.examples)
-    )
+    end, outs = case.compiled(_scanned)(case.module, stacked(case.examples))
     expect_same(case, (outs, end), (stacked(ys), module), ("in `lax.scan`", "in a loop"))
 
 
@@ -128,7 +132,7 @@ def vmap_is_loop(case: Case) -> None:
         raise NotApplicable(reason)
     want = stacked([case.jitted(case.module, inputs) for inputs in case.examples])
     try:
-        got = jax.jit(jax.vmap(case.run, (None, 0)))(case.module, stacked(case.examples))
+        got = case.compiled(_mapped)(case.module, stacked(case.examples))
     except (EffectError, NotImplementedError) as error:
         raise NotApplicable(f"it cannot be mapped over examples: {gist(error)}") from error
     expect_same(case, got, want, ("under `jax.vmap`", "in a loop"))
@@ -155,3 +159,30 @@ def _gives_keys(case: Case) -> bool:
     leaves = map(jax.typeof, jax.tree.leaves(plain(case)))
     keys = any(is_key(leaf) or leaf.dtype == np.uint32 for leaf in leaves)
     return keys and "random_" in case.program
+
+
+# What is compiled, once for the cases of a model -------------------------------------------------
+
+
+def _same(run: Run) -> Run:
+    return run
+
+
+def _checkpointed(run: Run) -> Run:
+    return jax.checkpoint(run)
+
+
+def _checkpointed_gradient(run: Run) -> Callable[..., Any]:
+    return _losses.gradient(jax.checkpoint(run))
+
+
+def _scanned(run: Run) -> Callable[..., Any]:
+    def step(module: Any, inputs: Any) -> tuple[Any, Any]:
+        y, module = run(module, inputs)
+        return module, y
+
+    return lambda module, xs: lax.scan(step, module, xs, length=COUNT)
+
+
+def _mapped(run: Run) -> Callable[..., Any]:
+    return jax.vmap(run, (None, 0))
