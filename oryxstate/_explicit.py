@@ -40,6 +40,11 @@ def _mesh(xs: Sequence[Any]) -> Any:
     return None
 
 
+def mesh_of(x: Any) -> Any:
+    """Return the mesh with explicit axes in the type of an array, None if there is none."""
+    return _mesh((x,))
+
+
 def entries(x: Any) -> Entries:
     """Return the mesh axes of each axis of an array."""
     aval = _aval(x)
