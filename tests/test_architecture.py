@@ -110,6 +110,23 @@ def test_only_one_file_knows_the_internals_of_jax(name):
     assert [u for u in used if f"{u}.".startswith(tuple(f"{i}." for i in INTERNALS))] == []
 
 
+STRATEGIES = ("_arrays", "_bound", "_dimensions", "_parameters", "_refused", "_values")
+
+
+def test_strategies_of_annotations_know_no_modules():
+    known, reached = [f"oryxstate.testing.{name}" for name in STRATEGIES], set()
+    while known:
+        name = known.pop()
+        if name in reached or name not in MODULES:
+            continue
+        reached.add(name)
+        for found in imports(MODULES[name]):
+            known += [found] if found in MODULES else [found.rpartition(".")[0]]
+    assert "oryxstate._tree" in reached
+    named = {".".join(name.split(".")[1:2]) for name in reached - {"oryxstate"}}
+    assert named & {"_module", "_effects", "_api", "nn", "_functions"} == set()
+
+
 def test_the_check_of_internals_sees_them():
     used = [*imports(MODULES["oryxstate._jax"]), *attributes(MODULES["oryxstate._jax"])]
     assert any(u.startswith("jax._src") for u in used)
