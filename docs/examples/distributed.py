@@ -24,12 +24,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 import oryxstate as ox
-from oryxstate import nn
+from oryxstate import nn, sharding
 
 EXAMPLES, FEATURES, CLASSES = 200, 16, 8
 BATCH_SIZE, ACCUMULATED = 64, 2  # examples per update, and in how many parts they are computed
 BATCHES = -(-EXAMPLES // BATCH_SIZE)  # per epoch; the last is not full
 OPTIMIZER = optax.adamw(3e-3)
+RULES = sharding.FSDP
 
 # Data ---------------------------------------------------------------------------------------------
 
@@ -81,17 +82,6 @@ def begin(dtype: str) -> dict[str, Any]:
     return {"model": model, "optimizer": OPTIMIZER.init(ox.partition(model)[0])}
 
 
-def shardings_of(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Where each array is: its first axis that the devices divide, over all of them."""
-
-    def sharding(leaf: Any) -> NamedSharding:
-        divided = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0]
-        spec = [*[None] * divided[0], "data"] if divided else []
-        return NamedSharding(mesh, PartitionSpec(*spec))
-
-    return jax.tree.map(sharding, tree)
-
-
 def train_step(state: dict[str, Any], batch: dict[str, Array], key: Array) -> Any:
     """One update, from gradients that are summed over the parts of the batch."""
     model, total = state["model"], batch["weight"].sum()
@@ -118,22 +108,15 @@ def train_step(state: dict[str, Any], batch: dict[str, Array], key: Array) -> An
 
 def train(mesh: jax.sharding.Mesh, folder: Path, steps: int, every: int, dtype: str) -> None:
     """Train from the last checkpoint, or from the beginning."""
-    abstract = jax.eval_shape(lambda: begin(dtype))
-    shardings = shardings_of(abstract, mesh)
+    into = sharding.abstract(jax.eval_shape(lambda: begin(dtype)), mesh, RULES)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, into)
     advance = jax.jit(train_step, out_shardings=(shardings, None), donate_argnums=0)
     with ox.checkpoint.Checkpoints(folder, keep_last=2) as checkpoints:
         done = checkpoints.latest()
         if done is None:  # each device makes its own share
-            state = jax.jit(lambda: begin(dtype), out_shardings=shardings)()
-        else:
-            placed = jax.tree.map(
-                lambda leaf, sharding: jax.ShapeDtypeStruct(
-                    leaf.shape, leaf.dtype, sharding=sharding, weak_type=leaf.weak_type
-                ),
-                abstract,
-                shardings,
-            )
-            state = checkpoints.restore(placed, step=done)
+            state = sharding.make(lambda: begin(dtype), mesh, RULES)()
+        else:  # and reads it
+            state = checkpoints.restore(into, step=done)
         for step in range(done or 0, steps):
             key = jax.random.fold_in(jax.random.key(1), step)
             state, loss = advance(state, load_batch(step, mesh), key)
