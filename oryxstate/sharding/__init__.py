@@ -4,7 +4,7 @@ from oryxstate.sharding._make import make
 from oryxstate.sharding._replicas import check_replicas
 from oryxstate.sharding._report import Placement, Report
 from oryxstate.sharding._rules import DATA_PARALLEL, FSDP, TENSOR_PARALLEL, Rules
-from oryxstate.sharding._shardings import abstract, report, shardings
+from oryxstate.sharding._shardings import abstract, report
 
 __all__ = [
     "DATA_PARALLEL",
@@ -17,5 +17,4 @@ __all__ = [
     "check_replicas",
     "make",
     "report",
-    "shardings",
 ]
