@@ -111,10 +111,10 @@ COUNTS = {
     "call of a jitted function": (jitted, 2, 2),
     "call of a step": (stepped, 3, 0),
     "root call, eager": (eager, 65, 94),
-    "root call, traced": (lambda n: traced(ox.call_and_update, deep(n), X), 86, 140),
-    "gradient, traced": (lambda n: traced(train, deep(n), X), 136, 247),
+    "root call, traced": (lambda n: traced(ox.call_and_update, deep(n), X), 86, 135),
+    "gradient, traced": (lambda n: traced(train, deep(n), X), 136, 237),
     "layers, traced": (lambda n: traced(ox.call_and_update, layered(n), X), 70, 191),
-    "init of equal layers": (chain_of, 481, 72),
+    "init of equal layers": (chain_of, 479, 72),
 }
 
 
