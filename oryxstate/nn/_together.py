@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from oryxstate import _tree
@@ -138,8 +139,4 @@ def _is_known(value: Any) -> bool:
 
 def _typed(key: Any) -> Any:
     """Return a random key, also of a raw one."""
-    return (
-        key
-        if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
-        else jax.random.wrap_key_data(key)
-    )
+    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
