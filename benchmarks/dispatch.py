@@ -5,11 +5,11 @@ from __future__ import annotations
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from _measure import interleaved, report
+from _measure import interleaved, repeated, report
 
 import oryxstate as ox
 
-REPEATS = 50
+REPEATS = {10: 100, 100: 20, 1000: 3}
 
 
 class Pair(ox.Module):
@@ -40,45 +40,40 @@ def _models(modules: int) -> dict:
     }
 
 
+def _next(model):
+    """The work of a step: one operation for each array, so that nothing is handed through."""
+    return jax.tree.map(lambda x: x + 1, model)
+
+
 def run(modules: int, rounds: int) -> None:
-    """`jax.jit` of the identity over `modules` modules of two arrays each."""
-    models = _models(modules)
-    identity = {name: jax.jit(lambda m: m) for name in models}
-    filtered = eqx.filter_jit(lambda m: m)
+    """A jitted function that adds 1 to each array of `modules` modules, in and out."""
+    models, repeats = _models(modules), REPEATS[modules]
+    runs = {
+        name: repeated(jax.jit(lambda m: _next(m)), model, times=repeats)
+        for name, model in models.items()
+    }
+    runs["equinox, filter_jit"] = repeated(eqx.filter_jit(_next), models["equinox"], times=repeats)
+    step = ox.step(lambda model: (_next(model), None))
+    runs["oryxstate, ox.step"] = repeated(step, ox.Flat(models["oryxstate"]), times=repeats)
+    title = f"jit call: {modules} modules of two arrays in and out"
+    report(title, interleaved(runs, rounds), "flat tuple", repeats=repeats)
 
-    def repeated(function, model):
-        def many():
-            for _ in range(REPEATS):
-                out = function(model)
-            return jax.block_until_ready(out)
 
-        return many
-
-    runs = {name: repeated(identity[name], model) for name, model in models.items()}
-    runs["equinox, filter_jit"] = repeated(filtered, models["equinox"])
-    report(
-        f"jit call: {modules} modules in and out, {REPEATS} calls",
-        interleaved(runs, rounds),
-        "flat tuple",
-    )
+def run_all(rounds: int) -> None:
+    """Of each size."""
+    for modules in REPEATS:
+        run(modules, rounds)
 
 
 def run_flatten(modules: int, rounds: int) -> None:
     """`jax.tree.flatten` and back."""
-
-    def repeated(model):
-        def many():
-            for _ in range(REPEATS):
-                leaves, treedef = jax.tree.flatten(model)
-                jax.tree.unflatten(treedef, leaves)
-
-        return many
-
     models = _models(modules)
     del models["flat tuple"]
-    runs = {name: repeated(model) for name, model in models.items()}
-    report(
-        f"flatten + unflatten: {modules} modules, {REPEATS} times",
-        interleaved(runs, rounds),
-        "nested tuples",
-    )
+
+    def through(model):
+        leaves, treedef = jax.tree.flatten(model)
+        jax.tree.unflatten(treedef, leaves)
+
+    runs = {name: repeated(through, model, times=50) for name, model in models.items()}
+    times = interleaved(runs, rounds)
+    report(f"flatten and unflatten: {modules} modules", times, "nested tuples", repeats=50)

@@ -38,3 +38,9 @@ def run(size: int, rounds: int) -> None:
     }
     title = f"eager: {2 * OPERATIONS + 1} operations on {size} x {size}"
     report(title, interleaved(runs, rounds), "alone")
+
+
+def run_all(rounds: int) -> None:
+    """Small arrays and large ones."""
+    for size in 4, 512:
+        run(size, rounds)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from statistics import median
 
 from _measure import report
 
+ROOT = Path(__file__).parents[1]
 LAYERS, OPERATIONS, CALLS = 200, 100, 1000
 # The second shows how much two processes differ that do the same.
 IMPORTS = {"without": "equinox", "without, once more": "equinox", "with": "oryxstate"}
@@ -77,13 +77,12 @@ PARTS = (
 
 def _start(imported: str) -> subprocess.Popen:
     program = PROGRAM.format(imported=imported, calls=CALLS, operations=OPERATIONS, layers=LAYERS)
-    root = Path(__file__).parents[1]
     return subprocess.Popen(
         [sys.executable, "-c", program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=root,  # also where the package is not installed
+        cwd=ROOT,  # also where the package is not installed
     )
 
 
@@ -110,7 +109,34 @@ def run(rounds: int, processes: int = 3) -> None:
         for process in started.values():
             process.communicate()
     for title, times in zip(PARTS, seconds, strict=True):
-        report(title, {name: median(values) for name, values in times.items()}, "without")
+        report(title, times, "without")
+
+
+COLD = """
+import sys, time
+import jax
+{before}
+start = time.process_time()
+import {imported}
+print(time.process_time() - start)
+"""
+
+
+def run_cold(processes: int) -> None:
+    """The import itself, over that of JAX, and where Equinox is there already."""
+    programs = {
+        "import jax": COLD.replace("import jax\n", "").format(before="", imported="jax"),
+        "oryxstate, over jax": COLD.format(before="", imported="oryxstate"),
+        "oryxstate, over equinox": COLD.format(before="import equinox", imported="oryxstate"),
+        "equinox, over jax": COLD.format(before="", imported="equinox"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(processes):
+        for name, program in programs.items():
+            run = [sys.executable, "-c", program]
+            done = subprocess.run(run, capture_output=True, text=True, check=True, cwd=ROOT)
+            times[name].append(float(done.stdout))
+    report("import", times, "import jax")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import jax
 import jax.numpy as jnp
-from _measure import interleaved, traced
+from _measure import interleaved, report, traced
 from _models import WIDTH, hand, ours, parts
 from jax import lax
 
@@ -70,24 +72,18 @@ def _hand_within(level, run):
 
 
 def _report(title, sizes, pairs, rounds):
-    """Milliseconds for each size, and what a unit costs compared with one of the first size."""
+    """The time of each size beside that by hand, and how a unit grows from the second size on."""
     runs = {
         (name, size): run
         for size in sizes
-        for name, run in zip(("ours", "hand"), pairs(size), strict=True)
+        for name, run in zip(("oryxstate", "by hand"), pairs(size), strict=True)
     }
     times = interleaved(runs, rounds)
-    print(f"\n{title}")
     for size in sizes:
-        ours_s, hand_s = times["ours", size], times["hand", size]
-        per_unit = [
-            times[name, size] / size / (times[name, sizes[1]] / sizes[1])
-            for name in ("ours", "hand")
-        ]
-        print(
-            f"  {size:<6}{ours_s * 1e3:10.1f} ms  {ours_s / hand_s:6.2f}x by hand; per unit "
-            f"{per_unit[0]:.2f} of that at {sizes[1]} (by hand {per_unit[1]:.2f})"
-        )
+        unit, known = (median(times["oryxstate", n]) / n for n in (size, sizes[1]))
+        note = {"oryxstate": f"per unit {unit / known:.2f} of that at {sizes[1]}"}
+        own = {name: times[name, size] for name in ("by hand", "oryxstate")}
+        report(f"{title}: {size}", own, "by hand", note)
 
 
 def run(rounds: int) -> None:
@@ -105,7 +101,5 @@ def run(rounds: int) -> None:
             traced(lambda t, x: _hand_nested(depth, t, x), (one, one)),
         )
 
-    _report(
-        "trace: blocks one after another, forward + update", BLOCKS, blocks, max(3, rounds // 5)
-    )
-    _report("trace: nested jit, scan, cond, checkpoint, while", DEPTHS, nested, rounds)
+    _report("trace, forward + update, number of blocks", BLOCKS, blocks, max(3, rounds // 5))
+    _report("trace, depth of nested transformations", DEPTHS, nested, rounds)

@@ -86,7 +86,7 @@ class Serial(_Parts):
     @classmethod
     def initialize(cls, init_key: Any, in_spec: Any, *parts: Any) -> LayerParams:
         """Make each part for the output of the previous one, each with its own key."""
-        made, out_spec = Parts(init_key), in_spec
+        made, out_spec = Parts(init_key, len(parts)), in_spec
         for part in parts:
             out_spec = made.add(part, in_spec_of(inputs_of(out_spec)))
         return LayerParams(params={"layers": made.layers()}, out_spec=out_spec)
@@ -134,7 +134,7 @@ class Parallel(_Parts):
 
 
 def _side_by_side(init_key: Any, in_specs: Any, parts: tuple[Any, ...]) -> LayerParams:
-    made = Parts(init_key)
+    made = Parts(init_key, len(parts))
     out_spec = tuple(made.add(*each) for each in zip(parts, in_specs, strict=True))
     return LayerParams(params={"layers": made.layers()}, out_spec=out_spec)
 

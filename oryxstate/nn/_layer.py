@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import jax
+import jax.numpy as jnp
 
 from oryxstate import _api, _jax, _signatures, _tree
 from oryxstate._errors import InputError
@@ -326,7 +327,7 @@ def spec_in(dtype: Any, shape: tuple[int, ...], *values: Any) -> ArraySpec:
 
 def _canonical(spec: ArraySpec) -> ArraySpec:
     """Return the spec in which JAX traces: of 32 bits, unless 64 are enabled."""
-    if jax.dtypes.issubdtype(spec.dtype, jax.dtypes.extended):
+    if jnp.issubdtype(spec.dtype, jax.dtypes.extended):
         return spec
     return ArraySpec(spec.shape, jax.dtypes.canonicalize_dtype(spec.dtype))
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from oryxstate import _tree
@@ -29,10 +30,14 @@ class Parts:
 
     Args:
         init_key: the key of the combinator.
+        count: the number of parts.
     """
 
-    def __init__(self, init_key: Any):
+    def __init__(self, init_key: Any, count: int):
         self._key = init_key
+        self._at_once = count >= AT_LEAST and _tree.key_impl(_typed(init_key)) == GENERATOR
+        if self._at_once:
+            self._keys = list(_folded_in(init_key, np.arange(count, dtype=np.uint32)))
         self._layers: list[Any] = []
         self._first: dict[Any, tuple[int, Any]] = {}
         self._later: dict[int, list[int]] = {}
@@ -72,13 +77,14 @@ class Parts:
 
     def _built(self, i: int) -> tuple[Any, Any]:
         part, in_spec = self._todo[i]
-        return build(part, jax.random.fold_in(self._key, i), in_spec, f"layers[{i}]")
+        key = self._keys[i] if self._at_once else jax.random.fold_in(self._key, i)
+        return build(part, key, in_spec, f"layers[{i}]")
 
     def _chunks(self, layer: Any, later: list[int]) -> Iterator[list[int]]:
         """Divide layers into those that are drawn together."""
         elements = sum(leaf.size for leaf in jax.tree.leaves(layer))
         at_once = max(1, ELEMENTS // max(1, elements))
-        if at_once < AT_LEAST or _tree.key_impl(_typed(self._key)) != GENERATOR:
+        if at_once < AT_LEAST or not self._at_once:
             at_once = 1
         for start in range(0, len(later), at_once):
             yield later[start : start + at_once]
@@ -97,6 +103,9 @@ class Parts:
         leaves, treedef = jax.tree.flatten(jax.vmap(one)(positions))
         each = zip(*map(list, leaves), strict=True) if leaves else [()] * len(some)
         return [jax.tree.unflatten(treedef, leaves) for leaves in each]
+
+
+_folded_in = jax.vmap(jax.random.fold_in, (None, 0))
 
 
 def _kind(part: Any, in_spec: Any) -> Any:
@@ -130,8 +139,4 @@ def _is_known(value: Any) -> bool:
 
 def _typed(key: Any) -> Any:
     """Return a random key, also of a raw one."""
-    return (
-        key
-        if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
-        else jax.random.wrap_key_data(key)
-    )
+    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
