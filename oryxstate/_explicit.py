@@ -25,7 +25,11 @@ def is_explicit(*xs: Any) -> bool:
 
 
 def _aval(x: Any) -> Any:
-    return x if isinstance(x, jax.core.ShapedArray) else jax.typeof(x)
+    return x if _is_aval(x) else jax.typeof(x)
+
+
+def _is_aval(x: Any) -> bool:
+    return hasattr(x, "sharding") and not isinstance(x, jax.Array)
 
 
 def _mesh(xs: Sequence[Any]) -> Any:
@@ -34,6 +38,11 @@ def _mesh(xs: Sequence[Any]) -> Any:
         if mesh is not None and not mesh.empty and AxisType.Explicit in mesh.axis_types:
             return mesh
     return None
+
+
+def mesh_of(x: Any) -> Any:
+    """Return the mesh with explicit axes in the type of an array, None if there is none."""
+    return _mesh((x,))
 
 
 def entries(x: Any) -> Entries:
@@ -73,7 +82,7 @@ def alike(x: Any, like: Any) -> Any:
 
 def here(x: Any) -> Any:
     """Return an aval as it is inside a `shard_map`, whole along its axes; an array as it is."""
-    if not isinstance(x, jax.core.ShapedArray) or _mesh((x,)) is None:
+    if not _is_aval(x) or _mesh((x,)) is None:
         return x
     mesh = jax.sharding.get_abstract_mesh()
     manual = {

@@ -173,7 +173,7 @@ def mapped_axis(trace: Any) -> tuple[Any, int]:
 
 
 def mapped_mesh_axes() -> frozenset:
-    """Return the explicit mesh axes along which the examples of the surrounding `vmap`s are split."""
+    """Return the explicit mesh axes that split the examples of the surrounding `vmap`s."""
     axes = _core.get_axis_env()
     return axes.explicit_mesh_axis_names
 

@@ -224,3 +224,36 @@ def test_copies_that_differ_are_found():
     bad = jax.make_array_from_single_device_arrays((2,), whole, parts)
     with pytest.raises(ValueError, match=r"1 arrays differ .*`\['b'\]` on devices \[0\] and \[1\]"):
         sharding.check_replicas({"a": good, "b": bad})
+
+
+COLLECTIVES = "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute"
+
+
+def collectives(loss, params, xs):
+    text = jax.jit(jax.grad(loss)).lower(params, xs).compile().as_text()
+    return {name: text.count(f" {name}(") + text.count(f" {name}-start(") for name in COLLECTIVES}
+
+
+@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto], ids=str)
+@pytest.mark.parametrize("rules", [sharding.DATA_PARALLEL, sharding.FSDP], ids=["data", "fsdp"])
+def test_training_has_the_collectives_of_a_program_by_hand(rules, kind):
+    mesh = jax.make_mesh((4,), ("data",), (kind,), devices=jax.devices()[:4])
+    model = ox.init(nn.MLP.of((16, 8), jnp.tanh))(KEY, jnp.ones(8))
+
+    def gathered(kernel):
+        explicit = kind == AxisType.Explicit
+        return jax.sharding.reshard(kernel, PartitionSpec()) if explicit else kernel
+
+    def by_hand(params, xs):
+        (first, b1), (second, b2) = params
+        h = jnp.tanh(xs @ gathered(first) + b1[None])
+        return jnp.square(h @ gathered(second) + b2[None]).mean()
+
+    def ours(model, xs):
+        return jnp.square(ox.batch_call(model, xs)).mean()
+
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(model, ox.shardings(model, mesh, rules))
+        xs = jax.device_put(jnp.ones((8, 8)), NamedSharding(mesh, PartitionSpec("data")))
+        arrays = [(dense.kernel, dense.bias) for dense in placed.layers]
+        assert collectives(ours, placed, xs) == collectives(by_hand, arrays, xs)

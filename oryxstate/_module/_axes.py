@@ -66,10 +66,11 @@ def named(tree: Any) -> list[Named]:
 
 
 def _walk(node: Any, keys: tuple, around: _Around, found: list[Named]) -> None:
-    inner = None if node is None else children(node)
+    if node is None:
+        return
+    inner = children(node)
     if inner is None:
-        if node is not None:
-            found.append(Named(_tree.keystr(keys), node, *_resolved(node, around)))
+        found.append(Named(_tree.keystr(keys), node, *_resolved(node, around)))
         return
     if _pytree.is_module(node):
         for name, (key, child) in zip(node.__layout__.data, inner, strict=True):
@@ -103,5 +104,5 @@ def _resolved(leaf: Any, around: _Around) -> tuple[Names, int]:
     more = rest - len(axes)
     if more < 0:
         return (None,) * ndim, 0
-    names = (*(STACK,) * more, *stack, *axes)
+    names: tuple[Any, ...] = (*(STACK,) * more, *stack, *axes)
     return names, sum(1 for _ in itertools.takewhile(lambda name: name in STACKS, names))

@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from oryxstate._module._fields import param, static
+from oryxstate.nn._grouped_conv import grouped_conv, is_summed_wrongly
 from oryxstate.nn._initializers import Initializer, lecun, zeros
 from oryxstate.nn._layer import Layer, LayerParams, single
 from oryxstate.nn._placed import for_windows
@@ -111,7 +112,9 @@ class Convolution(Layer):
         self, x: jax.Array, kernel: jax.Array, pads: Any, strides: Any, spacing: Any
     ) -> jax.Array:
         """Return the sums over windows of an input with `spacing` from one element to the next."""
-        names = "DHW"[-len(pads) :]
+        names, dilation = "DHW"[-len(pads) :], spread(self.dilation, len(pads))
+        if self.groups > 1 and is_summed_wrongly(x):
+            return grouped_conv(x, kernel, self.groups, pads, strides, spacing, dilation)
         kernel, placed = for_windows(x, kernel)
         return lax.conv_general_dilated(
             x[None],
@@ -119,7 +122,7 @@ class Convolution(Layer):
             strides,
             pads,
             lhs_dilation=spacing,
-            rhs_dilation=spread(self.dilation, len(pads)),
+            rhs_dilation=dilation,
             dimension_numbers=(f"N{names}C", f"{names}IO", f"N{names}C"),
             feature_group_count=self.groups,
             **placed,

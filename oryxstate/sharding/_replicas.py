@@ -56,7 +56,7 @@ def check_replicas(tree: Any) -> None:
 
 
 def _data(x: jax.Array) -> jax.Array:
-    return jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    return jax.random.key_data(x) if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
 
 def _gathered(leaves: dict[str, jax.Array]) -> list[dict[int, int]]:

@@ -80,10 +80,20 @@ MODELS = {
         >> nn.MLP.of((8, 4)),
         (ox.ArraySpec((6, 4)),),
     ),
+    "grouped": (
+        nn.SeparableConv.of(8, 3, strides=2, padding="SAME")
+        >> nn.Conv.of(8, 2, groups=4, dilation=2, padding=1)
+        >> nn.ConvTranspose.of(8, 3, groups=2, strides=2, padding="SAME"),
+        (ox.ArraySpec((7, 4)),),
+    ),
 }
-
-
-CASES = ("language", AxisType.Explicit), ("vision", AxisType.Explicit), ("vision", AxisType.Auto)
+CASES = [
+    ("language", AxisType.Explicit),
+    ("vision", AxisType.Explicit),
+    ("vision", AxisType.Auto),
+    ("grouped", AxisType.Explicit),
+    ("grouped", AxisType.Auto),
+]
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES, ids=str)

@@ -65,7 +65,9 @@ class Adapted:
         if not self.name:
             object.__setattr__(self, "name", type(self.model).__name__)
 
-    def left(self, args: tuple, kwargs: Mapping[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def left(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments with None for those that are part of the values."""
         rest = tuple(None if i in self.threaded else x for i, x in enumerate(args))
         return rest, {k: None if k in self.threaded else v for k, v in kwargs.items()}
@@ -79,7 +81,7 @@ class ChangedInPlace(Exception):
     """Raised by an adapter for a call that assigns to the model itself."""
 
 
-Adapter = Callable[[Any, tuple, Mapping[str, Any]], Adapted]
+Adapter = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Adapted]
 _waiting: dict[tuple[str, str], Adapter] = {}
 
 
