@@ -55,7 +55,8 @@ def substituted(hint: Any, types: Mapping[Any, Any]) -> Any:
     parameters = () if isinstance(hint, type) else getattr(hint, "__parameters__", ())
     if not any(parameter in types for parameter in parameters):
         return hint
-    return hint[tuple(types.get(parameter, parameter) for parameter in parameters)]
+    generic: Any = hint
+    return generic[tuple(types.get(parameter, parameter) for parameter in parameters)]
 
 
 def type_arguments(cls: Any, args: tuple[Any, ...] = ()) -> dict[type, dict[Any, Any]]:

@@ -60,7 +60,7 @@ def _cases(
     draw: st.DrawFn,
     subjects: st.SearchStrategy[Any],
     inputs: Any,
-    batched: bool | None,
+    batched: bool | str | None,
     tolerance: float | None,
     programs: Programs,
 ) -> Case:

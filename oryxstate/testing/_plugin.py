@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--ox-seed",
-        type=lambda given: given if given == "random" else str(int(given)),
+        type=_seed,
         metavar="N",
         help="the seed from which modules and inputs are drawn for `oryxstate.testing.laws`, 0 by "
         "default; `random` for others in each run",
@@ -72,6 +72,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="check the annotations of modules when they are made and called",
     )
+
+
+def _seed(given: str) -> str:
+    """Return a seed, or "random"."""
+    if given != "random" and not given.isdigit():
+        raise pytest.UsageError(f"--ox-seed is a number or `random`, got {given!r}.")
+    return given
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -164,6 +164,8 @@ def test_wrong_options_and_functions(tmp_path):
         "--ox-max-examples must be positive, got 0"
         in run(tmp_path, "", "--ox-max-examples=0").stderr
     )
+    refused = run(tmp_path, "", "--ox-seed=first")
+    assert "--ox-seed is a number or `random`, got 'first'" in refused.stderr + refused.stdout
     result = run(tmp_path, "@laws(Scale)\ndef test_scale():\n    pass\n")
     assert "`test_scale` must take the case as its first argument" in result.stdout
     result = run(tmp_path, "@laws(Scale, skip=['purty'])\ndef test_scale(case):\n    pass\n")

@@ -84,7 +84,7 @@ def _as_annotated(case: Case) -> dict[str, Any]:
     rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
 
     def fitting(name: str | None, value: Any) -> Any:
-        return value if _admits_numpy(hints.get(name)) else _as_jax(value)
+        return value if _admits_numpy(hints.get(name or "")) else _as_jax(value)
 
     places = [*names, *[rest] * len(case.args)][: len(case.args)]
     return {
