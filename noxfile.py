@@ -54,7 +54,10 @@ ABOVE = [
     *(str(p) for p in sorted(Path("tests/nn").glob("test_*.py")) if p.stem not in OF_LAYERS),
     *(f"tests/test_{name}*.py" for name in ("checkpoint", "mapping", "select", "docs")),
     *(f"tests/test_{name}.py" for name in ("find_nonfinite", "summary", "diff", "shown")),
-    *(f"tests/test_{name}.py" for name in ("mutations", "architecture", "counts", "speed_page")),
+    *(
+        f"tests/test_{name}.py"
+        for name in ("mutations", "architecture", "counts", "speed_page", "house")
+    ),
     *(f"tests/test_{name}.py" for name in ("demo", "charlm", "distributed", "launch", "scale")),
 ]
 
