@@ -98,7 +98,7 @@ def test_without_it_python_is_asked():
 
 
 # Of functions that are not a user's.
-OWN = {"_signatures", "_surface", "_precision", "_classes", "_decorator"}
+OWN = {"_signatures", "_surface", "_precision", "_classes"}
 
 
 def test_what_users_write_is_read_in_one_place():

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from oryxstate import _signatures
+
 _SYNCHRONOUS = """\
 `{name}` is {what}: nobody would run its body. Write a plain function, which runs the rest itself:
 
@@ -74,7 +76,7 @@ def body_of(test: Any) -> Body:
             raise TypeError(_refusal(test, what, instead))
     names = [
         name
-        for name, parameter in inspect.signature(test).parameters.items()
+        for name, parameter in _signatures.signature_of(test).parameters.items()
         if parameter.default is parameter.empty
         and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from oryxstate import _signatures
 from oryxstate.testing._adapters._adapted import Adapted, example_key, when_imported
 from oryxstate.testing._adapters._functions import params_first
 
@@ -42,7 +42,7 @@ def _own(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _key(model: Any, rng: Any) -> tuple[Any, ...]:
     """Return the key as an argument, unless it is a function `without_apply_rng`."""
-    return (rng,) if "rng" in inspect.signature(model.apply).parameters else ()
+    return (rng,) if "rng" in _signatures.signature_of(model.apply).parameters else ()
 
 
 def _name(model: Any) -> str:
