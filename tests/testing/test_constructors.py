@@ -94,7 +94,7 @@ def test_lengths_that_validation_refuses(module):
 def test_a_class_that_refuses_all_says_so():
     want = (
         r"no Never could be drawn: all of \d+ examples were refused, the last one with ValueError: "
-        r"the length must be 9 or more Give strategies for .*: `modules\(Never, field=strategy\)`"
+        r"the length must be 9 or more\. Give strategies for .*: `modules\(Never, field=strategy\)`"
     )
     with pytest.raises(FailedHealthCheck, match=want):
         find(modules(Never), lambda module: True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import pytest
@@ -12,6 +13,8 @@ from oryxstate.testing._tally import Tally, _without
 from oryxstate.testing._verdicts import EXPECTED, FAILS, HOLDS, NOT_APPLICABLE
 
 pytest_plugins = ["pytester"]
+IN_SOURCE = "oryxstate.testing._plugin"  # in an installed package it has another name
+PLUGIN = IN_SOURCE if importlib.util.find_spec(IN_SOURCE) else "pytest_oryxstate"
 
 NET = """
 import equinox as eqx, jax, jax.numpy as jnp, pytest
@@ -50,7 +53,7 @@ def run(pytester, monkeypatch):
 
     def runs(text, *options):
         pytester.makepyfile(test_model=text)
-        given = "-p", "oryxstate.testing._plugin", "-p", "no:cacheprovider", "--ox-max-examples=1"
+        given = "-p", PLUGIN, "-p", "no:cacheprovider", "--ox-max-examples=1"
         return pytester.runpytest_inprocess(*given, *options)
 
     return runs
