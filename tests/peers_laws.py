@@ -19,7 +19,6 @@ X = jnp.array([1.0, -2.0, 4.0])
 BATCH = jnp.stack([X, 2 * X, X + 1])
 # What says nothing about models whose arrays are beside them.
 BESIDE = {"no_static_array", "annotations_hold", "update_round_trip", "call_is_part"}
-BESIDE |= {"keys_advance", "counters_do_not_wrap"}
 NO_STATE = {"gradient_across_calls"}  # none of floating-point numbers
 DRAWS = {"vmap_is_loop", "float64_agreement"}
 

@@ -130,20 +130,16 @@ def _is_number(value: Any) -> bool:
 
 
 def _type(leaf: Any) -> str:
-    if not (_is_number(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)):
+    if not _is_number(leaf):
         return type(leaf).__name__
-    weak = getattr(_aval(leaf), "weak_type", False)
+    weak = getattr(jax.typeof(leaf), "weak_type", False)
     return f"{spec(leaf)}, weakly typed" if weak else spec(leaf)
 
 
 def spec(array: Any) -> str:
     """Format dtype and shape: `float32[3,4]`."""
-    array = _aval(array)
+    array = jax.typeof(array)
     return f"{array.dtype.name}[{','.join(map(str, array.shape))}]"
-
-
-def _aval(leaf: Any) -> Any:
-    return leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf)
 
 
 def _printed(values: np.ndarray) -> str:

@@ -78,32 +78,6 @@ class Count(ox.Module):
 COUNTER = Count(jnp.int32(0))
 
 
-class KeepsItsKey(ox.Module):
-    """Adds the same noise in each call."""
-
-    key: Array = ox.state()
-
-    def call(self, x):
-        return x + jax.random.normal(self.key, x.shape)
-
-
-class Wraps(ox.Module):
-    """Counts in eight bits."""
-
-    count: Array = ox.state()
-
-    def call(self, x):
-        self.assign(count=self.count + 1)
-        return x
-
-
-@unseen(lambda self, x: (x, self.replace(total=self.total + jnp.arange(3).sum())))
-class WidensIn64Bits(ox.Module):
-    """Adds a number that is an int64 where there are any."""
-
-    total: Array = ox.state()
-
-
 class WrongOutput(ox.Module):
     """Returns another axis than it says."""
 
@@ -293,26 +267,6 @@ BROKEN = {
     ),
     "drops an update of a stranger": Broken(
         lambda: (DropsUpdateOfStranger(ONE), X), "runs", r"EffectError.*update would be lost"
-    ),
-    "keeps its key": Broken(
-        lambda: (KeepsItsKey(jax.random.key(0)), X),
-        "keys_advance",
-        r"depends on the key `key`, which the call leaves as it is.*`self.assign\(key=key\)`",
-    ),
-    "wraps": Broken(
-        lambda: (Wraps(jnp.int8(0)), X),
-        "counters_do_not_wrap",
-        r"`count` is int8 and counts calls: after 127 comes -128\. Count in int32",
-    ),
-    "wraps, of 16 bits without a sign": Broken(
-        lambda: (Wraps(jnp.uint16(7)), X),
-        "counters_do_not_wrap",
-        r"`count` is uint16 and counts calls: after 65535 comes 0",
-    ),
-    "widens in 64 bits": Broken(
-        lambda: (WidensIn64Bits(jnp.int32(0)), X),
-        "stable_types_in_x64",
-        r"`total` of the updated module is int64\[\] after a call with 64 bits, but int32",
     ),
     "wrong annotation of the output": Broken(
         lambda: (WrongOutput(jnp.ones((3, 2))), X),

@@ -187,8 +187,6 @@ def test_all_laws_of_an_equinox_model():
     assert set(report.not_applicable) == {
         "annotations_hold",
         "call_is_part",
-        "counters_do_not_wrap",
-        "keys_advance",
         "update_round_trip",
         "gradient_across_calls",  # it has no state
     }

@@ -22,11 +22,6 @@ from oryxstate.testing._laws._gradients import (
     gradient_is_difference,
 )
 from oryxstate.testing._laws._sets import LAWS_2026_11, SETS
-from oryxstate.testing._laws._state import (
-    counters_do_not_wrap,
-    keys_advance,
-    stable_types_in_x64,
-)
 from oryxstate.testing._laws._transformed import (
     call_is_part,
     checkpoint_is_plain,
@@ -66,9 +61,6 @@ LAWS: dict[str, Law] = FOUNDATIONS | {
     law.__name__: law
     for law in (
         annotations_hold,
-        stable_types_in_x64,
-        keys_advance,
-        counters_do_not_wrap,
         update_round_trip,
         serialization_round_trip,
         call_is_part,
