@@ -60,7 +60,11 @@ def run(pytester, monkeypatch):
 
 
 def outcomes(result):
-    return {word: n for word, n in result.parseoutcomes().items() if word != "deselected"}
+    return {
+        word: n
+        for word, n in result.parseoutcomes().items()
+        if word not in ("deselected", "warnings")
+    }
 
 
 def summary(result):
