@@ -275,6 +275,8 @@ def _shown(paths: list[str]) -> str:
 
 
 def _described(out: Any) -> str:
+    if _tree.is_array(out):
+        return f"an array, {_tree.make_array_spec(out)}"
     return f"a tuple of {len(out)}" if isinstance(out, tuple) else f"a {type(out).__name__}"
 
 

@@ -177,6 +177,7 @@ def test_an_array_that_stands_in_a_state_twice():
 
 WRONG = {
     "returns a pair, .* but `f` returned a Sum": lambda s, x: s,
+    r"returns a pair, .* but `f` returned an array, float32\[\]\. Return": lambda s, x: s.total,
     "returns a pair, .* but `f` returned a tuple of 3": lambda s, x: (s, x, x),
     r"it stands second\. Return `\(state, output\)`": lambda s, x: ox.call_and_update(s, x),
     r"`weight`, `total` is missing and `\['x'\]` is new": lambda s, x: ({"x": x}, x),

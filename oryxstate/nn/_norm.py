@@ -249,8 +249,7 @@ def alone(layer: str, path: str) -> str:
     """Format the error for one example without the others."""
     where = f" at '{path}'" if path else ""
     return (
-        f"{layer}{where} is training on one example alone, which has no statistics. Map the model "
-        "over the batch, `jax.vmap(lambda x: model.call_and_update(x, training=True), "
-        "out_axes=(0, None))(xs)`, and differentiate outside of the `vmap`: `jax.grad` of the mean "
-        "over the batch."
+        f"{layer}{where} is training on one example alone, which has no statistics. Call the model "
+        "on the batch, `ox.batch_call_and_update(model, xs, training=True)`, and differentiate "
+        "around that call: `jax.grad` of the mean over the batch, not in a `jax.vmap`."
     )

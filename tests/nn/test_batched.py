@@ -242,7 +242,7 @@ ALONE = {
 
 @pytest.mark.parametrize("way", ALONE)
 def test_one_example_alone_is_refused(way):
-    text = "is training on one example alone, which has no statistics. Map the model over the batch"
+    text = "is training on one example alone, which has no statistics. Call the model on the batch"
     with pytest.raises(ox.EffectError) as error:
         ALONE[way](XS[0])
     assert text in str(error.value) and "jax.grad" in str(error.value)
