@@ -11,7 +11,7 @@ from _measure import report
 ROOT = Path(__file__).parents[1]
 LAYERS, OPERATIONS, CALLS = 200, 100, 1000
 # The second shows how much two processes differ that do the same.
-IMPORTS = {"without": "equinox", "without, once more": "equinox", "with": "oryxstate"}
+IMPORTS = {"without": "jax", "without, once more": "jax", "with": "oryxstate"}
 
 # Each line of its input is the number of a part, of which it prints the seconds of processor time:
 # they depend less on what else the machine does than those of the clock.
@@ -97,7 +97,7 @@ def run(rounds: int, processes: int = 3) -> None:
     """Processes with and without the import take turns, one measuring at a time.
 
     Processes, since an import cannot be undone, and several of each, since the speed of one also
-    depends on where its memory lies. The import of Equinox is part of ours, so it is in all.
+    depends on where its memory lies.
     """
     seconds: list[dict[str, list[float]]] = [{name: [] for name in IMPORTS} for _ in PARTS]
     for _ in range(processes):

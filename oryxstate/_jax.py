@@ -322,6 +322,17 @@ def is_mapped(value: Any) -> bool:
     return isinstance(value, BatchTracer) and value._trace is current_trace()
 
 
+# Donation -----------------------------------------------------------------------------------------
+
+
+def is_deletion(error: Exception) -> bool:
+    """Tell whether JAX raised because the memory of an array is gone, deleted or donated.
+
+    A RuntimeError or a ValueError, by whether Python or XLA notices first.
+    """
+    return "has been deleted" in str(error)
+
+
 # Processes ----------------------------------------------------------------------------------------
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import jax
-import numpy as np
 
 from oryxstate import _jax, _tree
+from oryxstate._module import _foreign
 from oryxstate._module._static import type_key
 
 S = TypeVar("S")
@@ -27,7 +27,7 @@ class _Structure:
 
     Attributes:
         treedef: of the state.
-        static: the leaves that are not data, by position: functions and strings.
+        static: the leaves that are not data, by position, such as functions and strings.
     """
 
     __slots__ = ("__weakref__", "static", "treedef")
@@ -46,8 +46,12 @@ class Flat(Generic[S]):
     paths.
 
     Args:
-        value: the state. Leaves that are neither arrays nor numbers, such as the functions in an
-            Equinox model, are static: they are compared by value and type.
+        value: the state. Leaves that are neither arrays nor numbers are static: they are compared
+            by value and type. In an Equinox module, numbers are static too, as in
+            `equinox.filter_jit`.
+
+    Raises:
+        TypeError: if a static leaf has no hash, naming its path.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -61,9 +65,14 @@ class Flat(Generic[S]):
 
     def __init__(self, value: S):
         leaves, treedef = jax.tree.flatten(value)
-        static = {i: leaf for i, leaf in enumerate(leaves) if not _is_data(leaf)}
+        data = enumerate(zip(leaves, _are_data(value), strict=True))
+        static = {i: leaf for i, (leaf, is_data) in data if not is_data}
         key = treedef, tuple((i, leaf, type_key(leaf)) for i, leaf in static.items())
-        self._structure = _structures.setdefault(key, _Structure(treedef, static))
+        try:
+            self._structure = _structures.setdefault(key, _Structure(treedef, static))
+        except TypeError:
+            _check_hashes(value, static)
+            raise
         self._leaves = tuple(leaf for i, leaf in enumerate(leaves) if i not in static)
 
     @property
@@ -85,8 +94,12 @@ class Flat(Generic[S]):
         return Flat, (self.value,)
 
 
-def _is_data(leaf: Any) -> bool:
-    return _tree.is_array(leaf) or isinstance(leaf, bool | int | float | complex)
+def _are_data(value: Any) -> Iterator[bool]:
+    """Tell of each leaf whether it is an argument of the compiled program."""
+    for node in jax.tree.leaves(value, is_leaf=_foreign.is_equinox):
+        numbers = () if _foreign.is_equinox(node) else (bool, int, float, complex)
+        for leaf in jax.tree.leaves(node):
+            yield _tree.is_array(leaf) or isinstance(leaf, numbers)
 
 
 def _all_leaves(flat: Flat) -> list[Any]:
@@ -159,8 +172,8 @@ class Step(Generic[S, P, Out]):
         try:
             return self._compiled(flat, *args, **kwargs)
         except (RuntimeError, ValueError) as error:
-            deleted = _deleted(flat)
-            if not deleted or not self._donate:
+            deleted = _deleted(flat) if self._donate and _jax.is_deletion(error) else []
+            if not deleted:
                 raise
             raise RuntimeError(_DONATED.format(paths=_shown(deleted))) from error
 
@@ -229,7 +242,7 @@ def _flat(function: Callable[..., Any]) -> Callable[..., Any]:
             )
         new = Flat(out[0])
         if new._structure is not flat._structure:
-            raise TypeError(_other_structure(name, flat, new, Flat(out[1])))
+            raise TypeError(_other_structure(name, flat, new, out[1]))
         return new, out[1]
 
     return run
@@ -253,11 +266,26 @@ def _deleted(flat: Flat) -> list[str]:
     return [path for path, leaf in pairs if _is_deleted(leaf)]
 
 
+def _check_hashes(value: Any, static: dict[int, Any]) -> None:
+    """Raise for the first static leaf that cannot be compared by value."""
+    paths = list(_tree.named_leaves(value))
+    for i, leaf in static.items():
+        try:
+            hash(leaf)
+        except TypeError:
+            raise TypeError(
+                f"`{paths[i]}` of the state is of type {type(leaf).__name__}, which is neither "
+                "data for JAX nor hashable, and so cannot be compared between calls. Make it an "
+                "array or a hashable value, such as a tuple of strings for a NumPy array of them, "
+                "or give it to the function in another way."
+            ) from None
+
+
 def _check_once(flat: Flat) -> None:
     """Refuse a state in which one array stands twice: its memory can be given away only once."""
     seen: dict[int, str] = {}
     for path, leaf in zip(_paths(flat), flat._leaves, strict=True):
-        if not isinstance(leaf, jax.Array | np.ndarray):
+        if not isinstance(leaf, jax.Array):
             continue
         if id(leaf) in seen:
             raise ValueError(
@@ -280,21 +308,27 @@ def _described(out: Any) -> str:
     return f"a tuple of {len(out)}" if isinstance(out, tuple) else f"a {type(out).__name__}"
 
 
-def _other_structure(name: str, old: Flat, new: Flat, output: Flat) -> str:
-    if output._structure is old._structure:
+def _other_structure(name: str, old: Flat, new: Flat, output: Any) -> str:
+    if jax.tree.structure(output) == old._structure.treedef:
         found = "it stands second. Return `(state, output)`, in this order"
     else:
-        before, after = _paths(old), _paths(new)
-        lost = [path for path in before if path not in after]
-        more = [path for path in after if path not in before]
-        if lost or more:
-            parts = [f"{_shown(lost)} is missing"] * bool(lost) + [f"{_shown(more)} is new"] * bool(
-                more
-            )
-            found = f"{' and '.join(parts)}. Return all of it, and nothing else"
-        else:
-            found = (
-                "what is static in it has changed. Leave it as it is, or change the state between "
-                "calls, from `state.value`"
-            )
+        found = _difference(old, new)
     return f"`{name}` does not return the state with the structure that it was given: {found}."
+
+
+def _difference(old: Flat, new: Flat) -> str:
+    before, after = (list(_tree.named_leaves(flat.value)) for flat in (old, new))
+    lost = [path for path in before if path not in after]
+    more = [path for path in after if path not in before]
+    if lost or more:
+        parts = [f"{_shown(lost)} is missing"] * bool(lost) + [f"{_shown(more)} is new"] * bool(
+            more
+        )
+        return f"{' and '.join(parts)}. Return all of it, and nothing else"
+    was, now = old._structure.static, new._structure.static
+    changed = [path for i, path in enumerate(before) if was.get(i) != now.get(i)]
+    which = f", {_shown(changed)}," if changed else ""
+    return (
+        f"what is static in it{which} has changed. Leave it as it is, make a number an array, or "
+        "change the state between calls, from `state.value`"
+    )

@@ -207,7 +207,8 @@ def conform_leaf(leaf: Any, aval: Any, where: str) -> Any:
             f"{where} was given shape {new.shape}, but it has shape {aval.shape}. The shape "
             "cannot change: reduce or broadcast the value first."
         )
-    leaf = _explicit.alike(leaf, aval)
+    if new.sharding != getattr(aval, "sharding", None):
+        leaf = _explicit.alike(leaf, aval)
     if new.dtype == aval.dtype and getattr(new, "weak_type", False) == weak:
         return leaf
     if new.dtype != aval.dtype and not _casts_silently(new, aval):

@@ -111,9 +111,9 @@ COUNTS = {
     "flatten and unflatten": (flattened, 2, 2),
     "call of a jitted function": (jitted, 2, 2),
     "call of a step": (stepped, 3, 0),
-    "root call, eager": (eager, 65, 107),
-    "root call, traced": (lambda n: traced(ox.call_and_update, deep(n), X), 86, 148),
-    "gradient, traced": (lambda n: traced(train, deep(n), X), 136, 250),
+    "root call, eager": (eager, 65, 94),
+    "root call, traced": (lambda n: traced(ox.call_and_update, deep(n), X), 86, 135),
+    "gradient, traced": (lambda n: traced(train, deep(n), X), 136, 237),
     "layers, traced": (lambda n: traced(ox.call_and_update, layered(n), X), 70, 206),
     "init of equal layers": (chain_of, 546, 78),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,14 +107,27 @@ def test_fields_of_ones_own_have_names_too():
         "tables['wide']": ("model",),
         "any_rank": (None, None, "model"),
     }
-    with pytest.raises(TypeError, match=r"param\(axes='embed'\): `axes` has one name for each"):
-        ox.param(axes="embed")
+    for wrong in ("embed", 3, {"wide": ("mlp",)}, ("mlp", 3), (..., "mlp", ...)):
+        message = rf"^param\(axes={re.escape(repr(wrong))}\): `axes` has one name for each"
+        with pytest.raises(TypeError, match=message):
+            ox.param(axes=wrong)
     with pytest.raises(
         ValueError, match=r"Dense: `axes` is a tuple of 2 names or None.*got \('a',"
     ):
         nn.Dense.of(8, axes=("a",))
     with pytest.raises(ValueError, match=r"Einsum: `axes` is a tuple of 3 names"):
         nn.Einsum.of("...d,dhk->...hk", (8, 2, 4), axes=("embed",))
+
+
+def test_a_function_that_gives_no_names():
+    class Wide(ox.Module):
+        kernel: jax.Array = ox.param(axes=lambda wide: "mlp")
+
+    message = (
+        r"^the function that gives the axes of Wide\.kernel returns 'mlp': `axes` has one name"
+    )
+    with pytest.raises(TypeError, match=message):
+        specs(Wide(jnp.ones(8)), {"mlp": "model"})
 
 
 def test_a_rule_for_a_mesh_axis_that_is_not_there():

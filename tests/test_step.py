@@ -118,6 +118,32 @@ def test_functions_among_the_leaves_are_static():
     assert state.value["name"] == "mlp" and state.value["model"].activation is jnp.tanh
 
 
+def test_numbers_in_equinox_modules_are_static():
+    """Also as under `eqx.filter_jit`: such modules branch on them."""
+    state = {"dropout": eqx.nn.Dropout(0.5), "scale": 2.0}
+    key, x = jax.random.key(0), jnp.ones(8)
+    run = lambda s, x: (s, s["scale"] * s["dropout"](x, key=key))  # noqa: E731
+    state, y = ox.step(run)(state, x)
+    assert_same(y, 2.0 * eqx.nn.Dropout(0.5)(x, key=key))
+    assert state.value["dropout"].p == 0.5 and list(ox.named_leaves(state)) == ["['scale']"]
+
+    def changed(s, x):
+        return {**s, "dropout": eqx.nn.Dropout(x)}, x
+
+    message = r"what is static in it, `\['dropout'\]\.p`, has changed\. .* make a number an array"
+    with pytest.raises(TypeError, match=message):
+        ox.step(changed)(state, 0.1)
+
+
+@pytest.mark.parametrize("leaf", [np.array(["a", "b"]), {"a"}])
+def test_a_static_leaf_without_a_hash(leaf):
+    message = (
+        rf"^`\['names'\]` of the state is of type {type(leaf).__name__}, which is neither data"
+    )
+    with pytest.raises(TypeError, match=message):
+        ox.Flat({"weight": jnp.ones(2), "names": leaf})
+
+
 def test_a_flat_state_is_a_pytree():
     flat = ox.Flat({"model": made(), "f": np.tanh})
     assert list(ox.named_leaves(flat)) == ["['model'].weight", "['model'].total"]
@@ -162,6 +188,17 @@ def test_a_donated_state_is_refused():
     assert float(second.value[0].total) == 2.0
 
 
+def test_an_error_of_a_call_that_took_the_state():
+    def fails(x):
+        raise ValueError("boom")
+
+    def f(total, x):
+        return total + jax.pure_callback(fails, jax.ShapeDtypeStruct((), jnp.float32), x), x
+
+    with pytest.raises(RuntimeError, match="boom"):
+        jax.block_until_ready(ox.step(f, donate=True)(jnp.zeros(3), 1.0))
+
+
 def test_an_array_that_stands_in_a_state_twice():
     array = jnp.ones(3)
     state = {"model": {"w": array}, "average": {"w": array}}
@@ -173,6 +210,8 @@ def test_an_array_that_stands_in_a_state_twice():
     state["average"] = jax.tree.map(jnp.copy, state["model"])
     for _ in range(2):  # what a step returns twice has two places in memory
         state, _ = step(state, 1.0)
+    array = np.ones(3)  # which JAX copies
+    step({"model": {"w": array}, "average": {"w": array}}, 1.0)
 
 
 WRONG = {

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from oryxstate import _tree
-from oryxstate._module import _pytree
+from oryxstate._module import _fields, _pytree
 from oryxstate._select._places import children
 
 STACK = "stack"  # of modules, as under `jax.vmap`
@@ -82,7 +82,7 @@ def _walk(node: Any, keys: tuple, around: _Around, found: list[Named]) -> None:
 
 def _in_field(module: Any, field: str, around: _Around) -> _Around:
     info = module.__layout__.infos[field]
-    axes = info.axes(module) if callable(info.axes) else info.axes
+    axes = _returned(module, field, info.axes) if callable(info.axes) else info.axes
     stack, state = module.__stacked__.get(field), module.__state_stacked__.get(field)
     return _Around(
         axes,
@@ -90,6 +90,15 @@ def _in_field(module: Any, field: str, around: _Around) -> _Around:
         around.stack if stack is None else (*around.stack, stack),
         around.state_stack if state is None else (*around.state_stack, state),
     )
+
+
+def _returned(module: Any, field: str, axes: Callable[[Any], Any]) -> Any:
+    """Return what a function of the module gives: names, a dictionary of them, or None."""
+    names = axes(module)
+    if names is None or isinstance(names, Mapping):
+        return names
+    where = f"the function that gives the axes of {type(module).__name__}.{field} returns {names!r}"
+    return _fields.checked_axes(where, names)
 
 
 def _resolved(leaf: Any, around: _Around) -> tuple[Names, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -68,7 +68,7 @@ def mend(fields: dict[str, dataclasses.Field]) -> None:
 def _field(
     kind: Kind, converter: Any, options: dict[str, Any], reduce: Any = None, axes: Any = None
 ) -> Any:
-    axes = axes if axes is None or callable(axes) else _checked(kind, axes)
+    axes = axes if axes is None or callable(axes) else checked_axes(f"{kind}({axes=!r})", axes)
     metadata = {**options.pop("metadata", {}), _KEY: FieldInfo(kind, converter, reduce, axes)}
     unknown = set(options) - {"default", "default_factory", "init", "repr", "kw_only"}
     if unknown:
@@ -76,19 +76,25 @@ def _field(
     return dataclasses.field(metadata=metadata, **options)
 
 
-def _checked(kind: str, axes: Any) -> tuple[Any, ...]:
+def checked_axes(where: str, axes: Any) -> tuple[Any, ...]:
     """Return the names of axes as a tuple.
+
+    Args:
+        where: what gives them, for messages.
+        axes: the names.
 
     Raises:
         TypeError: for anything else than names.
     """
-    if isinstance(axes, str) or not all(n is None or n is ... or isinstance(n, str) for n in axes):
+    listed = isinstance(axes, Iterable) and not isinstance(axes, str | Mapping)
+    names = tuple(axes) if listed else (axes,)
+    known = all(n is None or n is ... or isinstance(n, str) for n in names)
+    if not (listed and known) or names.count(...) > 1:
         raise TypeError(
-            f"{kind}(axes={axes!r}): `axes` has one name for each axis of the array, None for an "
-            f'axis without, such as `{kind}(axes=("embed", None))`; `...` stands for any number of '
-            "axes without names."
+            f"{where}: `axes` has one name for each axis of the array, None for an axis without, "
+            'such as `("embed", None)`; one `...` stands for any number of axes without names.'
         )
-    return tuple(axes)
+    return names
 
 
 def param(
@@ -102,8 +108,8 @@ def param(
     Args:
         axes: the logical names of the axes, such as `("embed", "mlp")`, by which
             `oryxstate.shardings` places the array on a mesh of devices. None stands for an axis
-            without a name, `...` for any number of them. Where the names depend on the module, a
-            function of it that returns them; for a dictionary of arrays it may return a dictionary.
+            without a name, one `...` for any number of them. Where the names depend on the module,
+            a function of it that returns them; for a dictionary of arrays it may return one.
         converter: applied to every value the field is given, such as `jnp.asarray`.
         **options: `default`, `default_factory`, `init`, `repr`, `kw_only` and `metadata`, as for
             `dataclasses.field`.
