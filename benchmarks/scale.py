@@ -164,8 +164,10 @@ def _axis(line: str, mesh: Any) -> str:
     if named := re.match(r"mesh\[[^]]*\] ?\{'(\w+)'\}", groups):
         return {"axis_0": "data", "axis_1": "model"}.get(named[1], named[1])
     if iota := re.match(r"\[(\d+),(\d+)\]<=\[[\d,]+\](T?)", groups):
-        crosses = iota[3] or int(iota[2]) == mesh.shape["data"] != mesh.shape["model"]
-        return "data" if crosses else "model"
+        count = int(iota[2])
+        axis = "data" if iota[3] or count == mesh.shape["data"] != mesh.shape["model"] else "model"
+        if count == mesh.shape[axis]:
+            return axis
     raise ValueError(f"groups of devices that are not along one mesh axis: {groups[:80]}")
 
 

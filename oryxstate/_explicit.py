@@ -80,6 +80,15 @@ def alike(x: Any, like: Any) -> Any:
     return placed(x, entries(like), like)
 
 
+def settled(x: Any) -> Any:
+    """Return an array whose derivatives have its sharding too.
+
+    JAX does not give it to the derivative of a convolution with a batch of one example.
+    """
+    target = sharding((x,), entries(x))
+    return x if target is None else jax.sharding.reshard(x, target)
+
+
 def here(x: Any) -> Any:
     """Return an aval as it is inside a `shard_map`, whole along its axes; an array as it is."""
     if not _is_aval(x) or _mesh((x,)) is None:

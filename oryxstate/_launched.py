@@ -16,15 +16,16 @@ from types import TracebackType
 
 def main() -> None:
     """Run the program that the arguments name as Python itself would."""
-    sys.path.pop(0)  # the folder of this file
     sys.argv.pop(0)
+    if is_module := sys.argv[0] == "-m":
+        sys.argv.pop(0)
+    if not sys.flags.safe_path:  # in place of the folder of this file
+        file = os.path.realpath(sys.argv[0])
+        sys.path[0] = os.getcwd() if is_module else os.path.dirname(file)
     try:
-        if sys.argv[0] == "-m":
-            sys.argv.pop(0)
-            sys.path.insert(0, os.getcwd())
+        if is_module:
             runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
         else:
-            sys.path.insert(0, os.path.dirname(os.path.abspath(sys.argv[0])))
             runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as end:
         if end.code:

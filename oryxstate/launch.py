@@ -5,7 +5,7 @@
 The program calls `jax.distributed.initialize()` without arguments, as it does under Slurm, Open MPI
 and Kubernetes; each process then has one GPU. What the processes print comes out with the number of
 the process before each line. The first that fails stops the others, and its exit status becomes
-that of the launcher. Ctrl-C and SIGTERM stop all.
+that of the launcher. Ctrl-C, SIGTERM and SIGHUP (the terminal is closed) stop all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import IO
 
 GRACE = 5.0  # seconds from the signal that asks a process to stop to the one that kills it
-_writing = threading.Lock()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +56,7 @@ def launch(command: Sequence[str], processes: int) -> int:
 
     Returns:
         0 if all succeed. Otherwise the exit status of the first that fails, 128 + N if signal N
-        killed it; 130 after Ctrl-C and 143 after SIGTERM.
+        killed it; 130 after Ctrl-C, 143 after SIGTERM, and 129 after SIGHUP.
     """
     with _reserved_port() as port, _stopping_at_signals() as stopped:
         running: list[subprocess.Popen[str]] = []
@@ -114,10 +113,12 @@ def _reserved_port() -> Iterator[int]:
 
 @contextlib.contextmanager
 def _stopping_at_signals() -> Iterator[queue.SimpleQueue[int]]:
-    """Put Ctrl-C and SIGTERM into a queue instead of raising anywhere."""
+    """Put signals that stop a program into a queue, but for ignored ones, as under `nohup`."""
     arrived: queue.SimpleQueue[int] = queue.SimpleQueue()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {n: signal.signal(n, lambda number, _: arrived.put(number)) for n in numbers}
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {n: handler for n, handler in before.items() if handler != signal.SIG_IGN}
+    for n in before:
+        signal.signal(n, lambda number, _: arrived.put(number))
     try:
         yield arrived
     finally:
@@ -153,8 +154,7 @@ def _forward(process: subprocess.Popen[str], number: int) -> threading.Thread:
 
 
 def _say(line: str) -> None:
-    with _writing:
-        print(line, flush=True)
+    print(f"{line}\n", end="", flush=True)  # in one piece, since several threads print
 
 
 def _wait(running: Sequence[subprocess.Popen[str]], stopped: queue.SimpleQueue[int]) -> int:

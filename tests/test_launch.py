@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -108,16 +110,52 @@ def test_a_process_that_is_killed(run):
     assert lines == ["[launch] process 2 was killed by SIGKILL; the others are stopped"]
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_and_sigterm_stop_all(run, number, status):
-    before = signal.getsignal(number)
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), number))
-    timer.start()
-    found, lines = run("time.sleep(60)")
-    timer.join()
+@pytest.fixture
+def signalled(run):
+    """Launch a program while a signal comes, that was handled otherwise; as `run`."""
+
+    def signalled(number, before, code):
+        outside = signal.signal(number, before)
+        try:
+            timer = threading.Timer(1.0, os.kill, (os.getpid(), number))
+            timer.start()
+            found = run(code)
+            timer.join()
+            assert signal.getsignal(number) == before
+        finally:
+            signal.signal(number, outside)
+        return found
+
+    return signalled
+
+
+@pytest.mark.parametrize(
+    "number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_signals_stop_all(signalled, number, status):
+    found, lines = signalled(number, lambda *_: None, "time.sleep(20)")
     assert found == status
     assert lines == [f"[launch] {number.name}: all processes are stopped"]
-    assert signal.getsignal(number) == before
+
+
+def test_signals_that_are_ignored_stop_nothing(signalled):
+    """As under `nohup`."""
+    status, lines = signalled(signal.SIGHUP, signal.SIG_IGN, 'time.sleep(1.5); print("end")')
+    assert status == 0 and len(lines) == 3
+
+
+def test_imports_come_from_where_python_itself_looks(tmp_path, monkeypatch, capfd):
+    """Beside the program, which may be a link; not there with PYTHONSAFEPATH."""
+    (tmp_path / "program.py").write_text("import sys; print(sys.path[:2])")
+    (link := tmp_path / "elsewhere" / "link.py").parent.mkdir()
+    link.symlink_to(tmp_path / "program.py")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "more"))
+    for safe in "", "1":
+        monkeypatch.setenv("PYTHONSAFEPATH", safe)
+        assert launch.main(["--processes", "1", str(link)]) == 0
+        found = capfd.readouterr().out
+        expected = subprocess.run([sys.executable, link], capture_output=True, text=True)
+        assert found == f"[0] {expected.stdout}"
 
 
 def test_two_launches_never_get_one_port():

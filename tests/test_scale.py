@@ -34,6 +34,7 @@ def test_what_is_not_understood_is_refused():
     for line, text in (
         ("collective-permute(%p)", "not counted"),
         ("all-gather(%p), replica_groups={}", "groups"),
+        ("all-gather(%p), replica_groups=[1,8]<=[8]", "groups"),
     ):
         with pytest.raises(ValueError, match=text):
             SCALE["collectives"](

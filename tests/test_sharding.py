@@ -229,6 +229,14 @@ def test_a_checkpoint_is_restored_in_place_on_another_mesh(tmp_path):
         sharding.abstract(jax.eval_shape(start, KEY), third, {"mlp": "data"})
 
 
+def test_specs_to_restore_into_keep_weak_types():
+    """Otherwise a compiled step is traced once more after the restore."""
+    count = {"count": jnp.asarray(0)}
+    assert sharding.abstract(count, MESH, sharding.FSDP)["count"].weak_type
+    shapes = jax.eval_shape(lambda: count)
+    assert sharding.abstract(shapes, MESH, sharding.FSDP)["count"].weak_type
+
+
 def test_copies_that_differ_are_found():
     mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
     parts = [jax.device_put(jnp.full(2, i, "float32"), d) for i, d in enumerate(mesh.devices)]

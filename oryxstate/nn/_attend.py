@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from oryxstate.nn._placed import grouped_alike, where
+from oryxstate import _explicit
+from oryxstate.nn._placed import grouped_alike, regrouped, where
 from oryxstate.nn._precision import inlined, wide_dtype
 
 
@@ -50,20 +51,24 @@ def attend(
         past = jnp.tri(time, context, dtype=bool)[None, :, None]
         seen = past if seen is None else seen & past
     queries, keys, values = grouped_alike(queries, keys, values)
-    queries = queries.reshape(time, kv_heads, heads // kv_heads, features)
+    groups = time, kv_heads, heads // kv_heads, features
+    *by_head, last = _explicit.entries(queries)
+    queries = regrouped(queries, groups, (*by_head, (), last))
     exact = wide_dtype(queries.dtype)
     products = ((3,), (2,)), ((1,), (1,))  # over features, for each head of keys
     logits = lax.dot_general(queries, keys, products, preferred_element_type=exact)
     weights = _softmax(logits * features**-0.5, seen).astype(values.dtype)
     means = lax.dot_general(weights, values, (((3,), (0,)), ((0,), (1,))))
-    return means.swapaxes(0, 1).reshape(time, heads, features)
+    means = means.swapaxes(0, 1)
+    return regrouped(means, (time, heads, features), (*_explicit.entries(means)[:2], ()))
 
 
 def _grouped(mask: jax.Array, kv_heads: int) -> jax.Array:
     """Reshape a mask to `[kv_heads, time, heads / kv_heads, context]`, with lengths 1 for all."""
     heads = mask.shape[0]
     groups = (1, 1) if heads == 1 else (kv_heads, heads // kv_heads)
-    return mask.reshape(*groups, *mask.shape[1:]).swapaxes(1, 2)
+    mask, shape = _explicit.whole(mask), (*groups, *mask.shape[1:])
+    return regrouped(mask, shape, ((),) * 4).swapaxes(1, 2)
 
 
 def _softmax(logits: jax.Array, seen: jax.Array | None) -> jax.Array:

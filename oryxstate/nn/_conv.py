@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from oryxstate import _explicit
 from oryxstate._module._fields import param, static
 from oryxstate.nn._grouped_conv import grouped_conv, is_summed_wrongly
 from oryxstate.nn._initializers import Initializer, lecun, zeros
@@ -116,7 +117,7 @@ class Convolution(Layer):
         if self.groups > 1 and is_summed_wrongly(x):
             return grouped_conv(x, kernel, self.groups, pads, strides, spacing, dilation)
         kernel, placed = for_windows(x, kernel)
-        return lax.conv_general_dilated(
+        y = lax.conv_general_dilated(
             x[None],
             kernel,
             strides,
@@ -126,7 +127,8 @@ class Convolution(Layer):
             dimension_numbers=(f"N{names}C", f"{names}IO", f"N{names}C"),
             feature_group_count=self.groups,
             **placed,
-        )[0]
+        )
+        return _explicit.settled(y[0])
 
 
 class WithFeatures(Convolution):

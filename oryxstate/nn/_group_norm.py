@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from oryxstate._module._fields import param, static
 from oryxstate.nn._layer import Layer, LayerParams, single
 from oryxstate.nn._layer_norm import affine, fit, standardized
-from oryxstate.nn._placed import split_last
+from oryxstate.nn._placed import merge_last, split_last
 from oryxstate.nn._precision import not_negative, positive, wide
 
 
@@ -49,7 +49,7 @@ class _Grouped(Layer):
         self._check(x)
         grouped = split_last(wide(x), self.groups)  # some axes may be of length 0
         axes = *range(x.ndim - 1), x.ndim
-        y = standardized(grouped, axes, self.epsilon).reshape(x.shape)
+        y = merge_last(standardized(grouped, axes, self.epsilon))
         return affine(y, (-1,), self.scale, self.bias, x, self.dtype)
 
     def _check(self, x: jax.Array) -> None:

@@ -15,7 +15,7 @@ from oryxstate.nn._embedding import rotary
 from oryxstate.nn._layer import Layer
 from oryxstate.nn._linear import Dense
 from oryxstate.nn._parts import build
-from oryxstate.nn._placed import split_last
+from oryxstate.nn._placed import merge_last, split_last
 from oryxstate.nn._precision import above_zero, computing, positive
 
 
@@ -66,8 +66,7 @@ class Heads(Layer):
         causal: bool = False,
     ) -> Float[Array, "time out"]:
         y = attend(*computing(None, queries, keys, values), mask, causal=causal)
-        time, heads, features = y.shape
-        return self.out(y.reshape(time, heads * features))
+        return self.out(merge_last(y))
 
     def _check_sequence(self, x: Any, dense: Dense, what: str) -> None:
         size = dense.kernel.shape[0]

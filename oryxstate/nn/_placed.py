@@ -83,18 +83,34 @@ def where(mask: jax.Array, x: jax.Array, other: Any) -> jax.Array:
 
 def split_last(x: jax.Array, count: int) -> jax.Array:
     """Split the last axis, `[..., count * features]`, in two; the first may stay sharded."""
-    *leading, features = x.shape
     if _explicit.is_explicit(x):
         x = _divided(x, x.ndim - 1, count)
-    return x.reshape(*leading, count, features // count)
+    *leading, features = x.shape
+    return regrouped(x, (*leading, count, features // count), (*_explicit.entries(x), ()))
+
+
+def merge_last(x: jax.Array) -> jax.Array:
+    """Merge the last two axes, `[..., count, features]`; the first may be sharded."""
+    *leading, count, features = x.shape
+    entries = _explicit.entries(x)[:-1]
+    x = _explicit.placed(x, (*entries, ()))
+    return regrouped(x, (*leading, count * features), entries)
 
 
 def reshaped(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Return `x.reshape(shape)` of one example, gathered along all its axes."""
+    return regrouped(_explicit.whole(x), shape, ((),) * len(shape))
+
+
+def regrouped(x: jax.Array, shape: tuple[int, ...], wanted: _explicit.Entries) -> jax.Array:
+    """Return `x.reshape(shape)`, whose groups of elements stay on their devices.
+
+    Without the entries of the output, JAX drops the mesh axis of an axis with one element, such as
+    that of a batch of one example.
+    """
     if not _explicit.is_explicit(x):
         return x.reshape(shape)
-    out = _explicit.sharding((x,), ((),) * len(shape))
-    return lax.reshape(_explicit.whole(x), shape, out_sharding=out)
+    return lax.reshape(x, shape, out_sharding=_explicit.sharding((x,), wanted))
 
 
 def gathered(tree: Any) -> Any:

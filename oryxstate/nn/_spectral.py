@@ -17,7 +17,7 @@ from oryxstate._module._fields import param, state, static
 from oryxstate._tree import make_array_spec
 from oryxstate.nn._layer import Layer, LayerParams
 from oryxstate.nn._parts import build, check_parts
-from oryxstate.nn._placed import used
+from oryxstate.nn._placed import reshaped, used
 from oryxstate.nn._precision import positive, wide
 from oryxstate.nn._template import Template
 
@@ -76,7 +76,7 @@ class _Reparametrized(Layer):
 def _matrix(kernel: jax.Array) -> jax.Array:
     """Reshape a kernel to `[inputs, features]`, at least in float32."""
     *axes, features = kernel.shape
-    return wide(kernel).reshape(math.prod(axes), features)
+    return reshaped(wide(kernel), (math.prod(axes), features))
 
 
 def _scaled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -242,4 +242,4 @@ class WeightNorm(_Reparametrized):
         squares = jnp.square(matrix).sum(0, keepdims=True)
         direction = matrix * lax.rsqrt(jnp.where(squares == 0, 1, squares))
         scaled = direction * jnp.expand_dims(self.scale.astype(direction.dtype), 0)
-        return self._call_with(scaled.reshape(kernel.shape), inputs)
+        return self._call_with(reshaped(scaled, kernel.shape), inputs)

@@ -85,13 +85,14 @@ def abstract(tree: T, mesh: Any, rules: Rules) -> T:
         >>> into.kernel.shape, tuple(into.kernel.sharding.spec)
         ((4, 8), (None, 'data'))
     """
-    leaves = [
-        each.leaf
-        if sharding is None
-        else jax.ShapeDtypeStruct(each.leaf.shape, each.leaf.dtype, sharding=sharding)
-        for each, sharding in _placed(named(tree), mesh, rules)
-    ]
+    placed = _placed(named(tree), mesh, rules)
+    leaves = [leaf if s is None else _spec(leaf, s) for (_, leaf, *_), s in placed]
     return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
+def _spec(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    weak = getattr(leaf, "weak_type", False)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding, weak_type=weak)
 
 
 def report(tree: Any, mesh: Any, rules: Rules) -> Report:

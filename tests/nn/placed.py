@@ -83,6 +83,7 @@ PLACED = {
     "Adaptive": entry(nn.FanOut.of(nn.AdaptiveAvgPool.of(3), nn.AdaptiveMaxPool.of(3)), (8, 4)),
     "Global": entry(nn.FanOut.of(nn.GlobalAvgPool.of(), nn.GlobalMaxPool.of()), (8, 4)),
     "ResNet": entry(nn.ResNetBlock.of(8), (8, 8, 4)),
+    "Conv no bias": entry(nn.Conv.of(8, 3, use_bias=False) >> jax.nn.relu, (6, 4)),
     "GroupNorm": entry(nn.Dense.of(8) >> nn.GroupNorm.of(2), (3, 4)),
     "InstanceNorm": entry(nn.Dense.of(8) >> nn.InstanceNorm.of(), (3, 4)),
     "LayerNorm": entry(nn.Dense.of(8) >> nn.LayerNorm.of(), (3, 4)),
@@ -103,13 +104,13 @@ PLACED = {
 }
 
 
-def inputs(specs: tuple[ArraySpec, ...]) -> tuple[jax.Array, ...]:
+def inputs(specs: tuple[ArraySpec, ...], batch: int = BATCH) -> tuple[jax.Array, ...]:
     """A batch of inputs of these specs."""
 
     def one(i: int, spec: ArraySpec) -> jax.Array:
-        shape = BATCH, *spec.shape
+        shape = batch, *spec.shape
         if spec.dtype.kind == "i":
-            return jnp.arange(BATCH * spec.size, dtype=spec.dtype).reshape(shape) % 2
+            return jnp.arange(batch * spec.size, dtype=spec.dtype).reshape(shape) % 2
         return jax.random.normal(jax.random.key(i), shape)
 
     return tuple(one(i, spec) for i, spec in enumerate(specs))

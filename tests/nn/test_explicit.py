@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from nn.placed import PLACED, RULES, inputs, step
+from nn.placed import BATCH, PLACED, RULES, inputs, step
 
 import oryxstate as ox
 from oryxstate import nn, sharding
@@ -19,16 +19,16 @@ def mesh_of(shape: tuple[int, ...], kind: AxisType = AxisType.Explicit) -> jax.s
     return jax.make_mesh(shape, names, axis_types=(kind,) * len(shape), devices=devices)
 
 
-def traced(name: str, shape: tuple[int, ...], rules=RULES):
+def traced(name: str, shape: tuple[int, ...], rules=RULES, batch: int = BATCH):
     """The types of a step of training, and those of the model."""
     template, specs = PLACED[name]
-    mesh, xs = mesh_of(shape), inputs(specs)
+    mesh, xs = mesh_of(shape), inputs(specs, batch)
     model = jax.eval_shape(ox.init(template), jax.random.key(0), *(x[0] for x in xs))
     placed = sharding.abstract(model, mesh, rules)
     split = NamedSharding(mesh, PartitionSpec("data"))
-    batch = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split) for x in xs]
+    xs = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split) for x in xs]
     with jax.set_mesh(mesh):
-        return placed, jax.jit(step).eval_shape(placed, *batch)
+        return placed, jax.jit(step).eval_shape(placed, *xs)
 
 
 def types(tree) -> dict:
@@ -56,6 +56,29 @@ BLOCKS = "Block", "Repeat", "MHA grouped", "Embedding", "Conv2"
 def test_other_meshes(name, shape):
     model, (_, grads, _, _) = traced(name, shape)
     assert types(grads) == types(ox.partition(model)[0])
+
+
+@pytest.mark.parametrize("name", ["MHA", "GroupNorm", "Conv no bias"])
+def test_a_batch_of_one_example(name):
+    model, (_, grads, y, _) = traced(name, (1, 2), batch=1)
+    assert types(grads) == types(ox.partition(model)[0])
+    assert all(leaf.sharding.spec[0] == "data" for leaf in jax.tree.leaves(y))
+
+
+def test_masks_of_a_batch_of_one_example():
+    mesh = mesh_of((1, 2))
+    attention = ox.init(nn.MultiHeadAttention.of(4))(jax.random.key(0), jnp.ones((6, 8)))
+    placed = jax.device_put(attention, ox.shardings(attention, mesh, RULES))
+    x, mask = jax.random.normal(jax.random.key(1), (1, 6, 8)), jnp.tri(6, dtype=bool)[None]
+    split = NamedSharding(mesh, PartitionSpec("data"))
+
+    def call(attention, xs, masks):
+        return jax.vmap(lambda x, mask: attention(x, mask=mask))(xs, masks)
+
+    with jax.set_mesh(mesh):
+        y = jax.jit(call)(placed, jax.device_put(x, split), jax.device_put(mask, split))
+    assert y.sharding.spec[0] == "data"
+    np.testing.assert_allclose(y, call(attention, x, mask), rtol=1e-4, atol=1e-5)
 
 
 MODELS = {
