@@ -1,5 +1,6 @@
 """The files around the package: versions that agree, workflows, and what CONTRIBUTING names."""
 
+import builtins
 import importlib.util
 import re
 import tomllib
@@ -50,6 +51,16 @@ def test_contributing_names_files_that_exist():
         n for n in named - made_up if not any(f"/{path}".endswith(f"/{n}") for path in names)
     ]
     assert len(named) > 50 and missing == []
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/explanation/architecture.md"])
+def test_names_of_the_code_on_pages_for_contributors_exist(page):
+    named = {name.split(".")[-1] for name in re.findall(r"`([A-Za-z_][\w.]*\w)`", text(page))}
+    files = [path for folder in ("oryxstate", "tests") for path in (ROOT / folder).rglob("*.py")]
+    sources = [path.read_text() for path in files if path != Path(__file__)]
+    words = {word for source in [*sources, NOXFILE] for word in re.findall(r"\w+", source)}
+    elsewhere = {"pypi", "md", "yml", "cff", *dir(builtins)}  # the index, files, Python
+    assert len(named) > 20 and named - words - elsewhere == set()
 
 
 def is_ours(path: Path) -> bool:
