@@ -27,7 +27,11 @@ PHRASES = {
     r"\bto speak of\b": "the condition itself",
 }
 PATTERNS = {re.compile(pattern, re.IGNORECASE): instead for pattern, instead in PHRASES.items()}
-THIRD_PERSON = re.compile(r"(Adds|Fixes|Makes|Changes|Removes|Updates|\w+ed|\w+ing)\b")
+THIRD_PERSON = re.compile(
+    r"(?!(Bring|Embed|Exceed|Feed|Need|Proceed|Seed|Shed|Speed)\b)"  # imperatives too
+    r"(Adds|Fixes|Makes|Changes|Removes|Updates|\w+ed|\w+ing)\b"
+)
+SCISSORS = "# ------------------------ >8"  # of `git commit --verbose`, above the changes
 
 
 def in_files() -> Iterator[str]:
@@ -42,7 +46,9 @@ def in_files() -> Iterator[str]:
 
 def in_subject(message: str) -> Iterator[str]:
     """Say what is wrong with the subject of a commit."""
-    subject, *rest = message.splitlines() or [""]
+    lines = message.partition(SCISSORS)[0].splitlines()
+    # Git takes its own comments out only after this hook.
+    subject, *rest = [line for line in lines if not line.startswith("#")] or [""]
     if len(subject) > LIMIT:
         yield f"the subject has {len(subject)} characters, at most {LIMIT}: the reason goes below"
     if subject.endswith("."):

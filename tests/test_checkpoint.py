@@ -794,9 +794,15 @@ def test_arrays_of_many_parts(tmp_path, monkeypatch):
     np.testing.assert_array_equal(back["x"], [1] * 9 + [11] * 99)
 
 
+def test_a_checkpoint_says_what_wrote_it(tmp_path):
+    save(tmp_path / "one", {"step": 1})
+    written = json.loads((tmp_path / "one/manifest.json").read_text())["written_by"]
+    assert (written["oryxstate"], written["jax"]) == (ox.__version__, jax.__version__)
+
+
 # The format is frozen ----------------------------------------------------------------------------
 
-WRITTEN = Path(__file__).parent / "checkpoints"
+FOLDERS = sorted((Path(__file__).parent / "checkpoints").iterdir())
 
 
 def what_was_written():
@@ -813,7 +819,13 @@ def what_was_written():
     }
 
 
-@pytest.mark.parametrize("folder", sorted(WRITTEN.iterdir()), ids=lambda path: path.name)
+def test_there_is_a_file_of_each_version():
+    versions = [json.loads((path / "manifest.json").read_text())["version"] for path in FOLDERS]
+    assert [f"v{version}" for version in versions] == [path.name for path in FOLDERS]
+    assert versions == [_manifest.VERSION, _manifest.WITH_PIECES]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_a_file_of_each_released_version_loads(folder):
     expected = what_was_written()
     back = restore(folder, abstract(expected))

@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import oryxstate
@@ -101,6 +104,47 @@ def test_the_figures_are_sound(whole):
     assert figures["best_epoch"] == 1 + losses.index(min(losses))
     assert 0.9 < figures["test_accuracy"] <= 1
     assert 0.9 < curves["train_accuracy"][2] <= 1
+
+
+@pytest.fixture
+def demo(monkeypatch):
+    """The names in the program, which is not run."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return SimpleNamespace(**runpy.run_path(str(DEMO), run_name="demo"))
+
+
+def begun(demo, losses, *, epochs=5, patience=2):
+    """A run that has come to these validation losses."""
+    curves = np.full((epochs, 4), np.nan)
+    curves[: len(losses)] = np.array(losses)[:, None]
+    return demo.Run(Lost(), None, demo.Metrics(), curves, 0, {"patience": patience, "seed": 0})
+
+
+class Lost(oryxstate.Module):
+    def call(self, x, *, training):
+        return jnp.full(10, jnp.nan)
+
+
+def test_a_run_is_over_after_its_epochs_or_its_patience(demo):
+    for losses, over in [
+        ([], False),
+        ([3.0, 2.0], False),
+        ([3.0, 1.0, 2.0], False),
+        ([3.0, 1.0, 2.0, 1.5], True),
+        ([5.0, 4.0, 3.0, 2.0, 1.0], True),
+    ]:
+        assert begun(demo, losses).is_over() == over
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(demo):
+    part = demo.Images(np.zeros((64, 8, 8, 1), np.float32), np.zeros(64, np.int32))
+    quiet = SimpleNamespace(step=lambda *_: None, epoch=lambda *_: None)
+    saved = SimpleNamespace(save=lambda *_, **__: pytest.fail("saved what is lost"))
+    run, digits = begun(demo, []), demo.Digits(part, part, part)
+    with pytest.raises(ValueError, match=r"^epoch 1 ended with a loss that is not finite\. Lower"):
+        demo.train(
+            run, lambda *state: state[:3], digits, quiet, saved, SimpleNamespace(asked=False)
+        )
 
 
 def test_the_picture_can_be_read(whole):

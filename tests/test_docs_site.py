@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import json
 import re
 
 import broken
@@ -39,9 +40,14 @@ def test_the_reference_holds_every_public_name_once():
     assert sorted(listed) == sorted(public)
 
 
+def words(page):
+    """The text of a page in one line."""
+    return " ".join((ROOT / page).read_text().replace("**", "").split())
+
+
 def test_the_numbers_of_the_home_page_are_measured():
     """Those of the table of transformations, of the planted faults, and of the laws."""
-    home = " ".join((ROOT / "docs/index.md").read_text().replace("**", "").split())
+    home, readme = words("docs/index.md"), words("README.md")
     table = (ROOT / "docs/explanation/transformations.md").read_text().split("<!-- table -->")[1]
     rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
     names = [name for name in rows[0] if name]
@@ -50,11 +56,33 @@ def test_the_numbers_of_the_home_page_are_measured():
         counts = f"{cells.count('right')} | {sum('wrong' in cell for cell in cells)} |"
         label = "Flax Linen, Haiku" if name in ("Flax Linen", "Haiku") else name
         assert f"| {label} | {counts}" in home
-    assert f"in {len(rows) - 2} programs" in home
+    programs = [row[1] for row in rows[2:]]
+    assert names[0] == "oryxstate" and programs.count("refused") == 1
+    for page in (home, readme):
+        of = re.findall(r"(?:(\d+) of )?(\d+) programs", page)
+        assert of and {int(count) for _, count in of} == {len(programs)}
+        assert {int(n) for n, _ in of if n} == {programs.count("right")}
+        assert set(re.findall(r"(\d+) laws", page)) == {str(len(LAWS))}
     faults = len(broken.BROKEN | broken_more.BROKEN)
-    assert f"| {faults} modules" in home and f"checks {len(LAWS)} laws" in home
-    assert f"checks {len(LAWS)} laws" in " ".join((ROOT / "README.md").read_text().split())
+    assert f"| {faults} modules" in home
     assert f"| {len(MUTATIONS)} places of this library" in home
+
+
+def test_the_times_of_the_home_page_are_those_of_the_page_on_speed():
+    results = json.loads((ROOT / "benchmarks/results.json").read_text())["results"]
+    tables = {table["title"]: table["rows"] for table in results}
+    trace = tables["trace: 50 blocks, forward + gradient + update"]
+    call = tables["jit call: 100 modules of two arrays in and out"]
+    ratio = {name: f"{row['ratio']:.2f}" for name, row in call.items()}
+    ours, theirs = (f"{trace[name]['ratio']:.2f}" for name in ("oryxstate", "equinox"))
+    home = words("docs/index.md")
+    assert f"| trace a training step of 50 blocks | {ours} | {theirs} |" in home
+    assert f"traces a training step in {ours} of its time" in home
+    assert f"traced in {ours} of its time" in words("README.md")
+    assert (
+        f"| jitted call, 100 modules in and out | {ratio['oryxstate']} | "
+        f"{ratio['equinox']}, `filter_jit` {ratio['equinox, filter_jit']} |"
+    ) in home
 
 
 def test_names_in_backticks_become_links():

@@ -1,5 +1,6 @@
 """The files around the package: versions that agree, workflows, and what CONTRIBUTING names."""
 
+import builtins
 import importlib.util
 import re
 import tomllib
@@ -52,6 +53,16 @@ def test_contributing_names_files_that_exist():
     assert len(named) > 50 and missing == []
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/explanation/architecture.md"])
+def test_names_of_the_code_on_pages_for_contributors_exist(page):
+    named = {name.split(".")[-1] for name in re.findall(r"`([A-Za-z_][\w.]*\w)`", text(page))}
+    files = [path for folder in ("oryxstate", "tests") for path in (ROOT / folder).rglob("*.py")]
+    sources = [path.read_text() for path in files if path != Path(__file__)]
+    words = {word for source in [*sources, NOXFILE] for word in re.findall(r"\w+", source)}
+    elsewhere = {"pypi", "md", "yml", "cff", *dir(builtins)}  # the index, files, Python
+    assert len(named) > 20 and named - words - elsewhere == set()
+
+
 def is_ours(path: Path) -> bool:
     return not {".nox", ".venv", ".site", "dist"}.intersection(path.relative_to(ROOT).parts)
 
@@ -92,6 +103,11 @@ def prose():
         ("Fixes the scan", "begins with 'Fixes'"),
         ("Adding a layer", "begins with 'Adding'"),
         ("add a layer", "does not begin with a capital"),
+        ("Embed tokens", ""),
+        ("Bring back the scan", ""),
+        ("Add a layer\n# Please enter the commit message\n#\n", ""),
+        ("Add a layer\n# ------------------------ >8 ------------------------\n+a = 1\n", ""),
+        ("Add a layer\n# A comment\nand a law", "line below the subject"),
         ("Add a layer.", "ends with a full stop"),
         ("Add a layer\nand a law", "line below the subject"),
         ("", "does not begin with a capital"),

@@ -59,7 +59,7 @@ def test_set_keeps_shape_and_dtype(path, value, text):
 
 
 X = jnp.ones(2)
-NO_ARRAYS = ["hello", None, object(), [1.0, [2.0]], {"table": "hello"}, Norm(X, X)]
+NO_ARRAYS = ["hello", None, object(), [1.0, [2.0]], {"table": "hello"}, Norm(X, X), [2**70, 0]]
 
 
 @pytest.mark.parametrize("value", NO_ARRAYS, ids=lambda value: type(value).__name__)

@@ -103,17 +103,22 @@ class _Progress:
         self.bar.update(self.task, advance=1, loss=loss, accuracy=accuracy)
 
     def epoch(
-        self, i: int, loss: float, accuracy: float, test_loss: float, test_accuracy: float
+        self,
+        i: int,
+        loss: float,
+        accuracy: float,
+        validation_loss: float,
+        validation_accuracy: float,
     ) -> None:
-        """Show what an epoch has brought."""
+        """Show the means of an epoch: of training, and of validation."""
         done = i + 1
         self.bar.update(
             self.task,
-            validation=f"{test_accuracy:7.2%}",
+            validation=f"{validation_accuracy:7.2%}",
             epoch=min(done + 1, self.epochs),
         )
         if self.bar.disable and (done % self.every == 0 or done in (1, self.epochs)):
             self.console.print(
                 f"epoch {done:>3}/{self.epochs}  loss {loss:.4f}  accuracy {accuracy:7.2%}  "
-                f"validation {test_loss:.4f} {test_accuracy:7.2%}"
+                f"validation {validation_loss:.4f} {validation_accuracy:7.2%}"
             )

@@ -150,7 +150,7 @@ def evaluate(model: Any, part: Images) -> tuple[Metrics, Array]:
 
 
 def train(run: Run, step: Any, digits: Digits, progress: Any, checkpoints: Any, stop: Stop) -> Run:
-    """Train until the run is over, or told to stop."""
+    """Train until the run is over, or told to stop; a loss that is not finite is an error."""
     steps, seed = len(digits.train.labels) // BATCH_SIZE, run.options["seed"]
     key = jax.random.key(seed + 1)
     while not (run.is_over() or stop.asked):
@@ -162,6 +162,11 @@ def train(run: Run, step: Any, digits: Digits, progress: Any, checkpoints: Any, 
         if ends := run.step % steps == 0:
             seen, _ = evaluate(run.model, digits.validation)
             run.curves[epoch] = *run.metrics.means(), *seen.means()
+            if not np.isfinite(run.curves[epoch]).all():
+                raise ValueError(
+                    f"epoch {epoch + 1} ended with a loss that is not finite. Lower "
+                    "PEAK_LEARNING_RATE, and give the new run another folder, --out"
+                )
             run = run._replace(metrics=Metrics())
             progress.epoch(epoch, *run.curves[epoch])
         if ends or stop.asked:  # a loss of NaN, in the middle of an epoch, is the worst

@@ -198,7 +198,7 @@ def _listed(value: Any, place: Place) -> jax.Array:
     """
     try:
         return jnp.asarray(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(
             f"`{place.path}` is {_show(place.value)}, and was given {value!r}. Give a number or an "
             "array of this shape and dtype; where several places are selected, a dictionary of "

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from oryxstate._errors import CheckpointError
+from oryxstate._version import __version__
 from oryxstate.checkpoint import _arrays, _disk
 from oryxstate.checkpoint._call import Call
 from oryxstate.checkpoint._manifest import (
@@ -133,14 +134,14 @@ def _bytes(leaf: Leaf) -> int:
 
 
 def _versions() -> dict[str, str]:
-    names = ("oryxstate", "jax", "orbax-checkpoint")
-    return {name: _version(name) for name in names}
+    names = ("jax", "orbax-checkpoint")
+    return {"oryxstate": __version__, **{name: _version(name) for name in names}}
 
 
 def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:  # the sources of this package, not installed
+    except importlib.metadata.PackageNotFoundError:  # its sources, not installed
         return "unknown"
 
 

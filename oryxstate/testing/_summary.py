@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 
+from oryxstate._version import __version__
 from oryxstate.testing._laws import SETS
 from oryxstate.testing._verdicts import Report, Verdict, report
 
@@ -148,8 +148,4 @@ def as_markdown(models: Sequence[Checked]) -> str:
 
 
 def _versions() -> dict[str, str]:
-    try:
-        own = importlib.metadata.version("oryxstate")
-    except importlib.metadata.PackageNotFoundError:  # run from its sources
-        own = "of a checkout"
-    return {"oryxstate": own, "jax": jax.__version__}
+    return {"oryxstate": __version__, "jax": jax.__version__}
