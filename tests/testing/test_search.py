@@ -56,6 +56,13 @@ def test_cases_that_differ_in_arrays_share_a_program():
     assert [y.tolist() for y in results] == [[2] * 3, [13] * 3, [-2] * 3]
 
 
+def test_signed_zeros_have_programs_of_their_own():
+    one, x = Affine(jnp.ones((2, 3))), jnp.ones(2)
+    case, other = (Case(one, (x,), {"shift": shift}) for shift in (0.0, -0.0))
+    object.__setattr__(other, "programs", case.programs)
+    assert case.jitted.func is case.jitted.func is not other.jitted.func
+
+
 def test_constants_without_a_hash_are_a_case_of_their_own():
     class Odd:
         __hash__ = None
