@@ -34,5 +34,5 @@ def adapt_transformation(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> 
         partition,
         kind="optimizer",
         label="optax gradient transformation",
-        name=model.update.__qualname__.partition(".")[0],
+        name=getattr(model.update, "__qualname__", "").partition(".")[0],
     )
