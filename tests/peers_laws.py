@@ -93,6 +93,12 @@ def test_all_laws_hold_for_a_right_model(name):
     assert report.label.startswith(label)
 
 
+@pytest.mark.parametrize("rngs", [KEY, None])
+def test_keys_of_linen_need_no_names(rngs):
+    model = linen.Dense(2) if rngs is None else LinenBlock()
+    assert check_module(model, BATCH, rngs=rngs, laws=["runs"]).checked == ("runs",)
+
+
 class Bump(nnx.Module):
     """Counts its calls in a Python number."""
 

@@ -50,7 +50,7 @@ def adapt_nnx(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> Adapted:
 def adapt_linen(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> Adapted:
     """Adapt a Linen module: bound to variables, or with those that its `init` makes."""
     if model.scope is None:
-        rngs = {"params": jax.random.key(0), **kwargs.get("rngs", {})}
+        rngs = {"params": jax.random.key(0), **_rngs_by_name(kwargs.get("rngs"))}
         own = {name: value for name, value in kwargs.items() if name != "rngs"}
         variables = model.init(rngs, *args, **own)
     else:
@@ -69,3 +69,10 @@ def adapt_linen(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> Adapted:
         return eqx.partition(values, mask)
 
     return Adapted(model, dict(variables), call, partition, label="Flax Linen module")
+
+
+def _rngs_by_name(rngs: Any) -> Mapping[str, Any]:
+    """Return random keys by name; one alone is that of all names, as in Flax."""
+    if rngs is None:
+        return {}
+    return rngs if isinstance(rngs, Mapping) else {"params": rngs}
