@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 
-from oryxstate.testing import LAWS, LawError, adapt, check_module
+from oryxstate.testing import LAWS, Case, LawError, adapt, check_module
 
 KEY = jax.random.key(0)
 X = jnp.array([1.0, -2.0, 4.0])
@@ -91,6 +91,21 @@ def test_all_laws_hold_for_a_right_model(name):
     assert set(report.not_applicable) == BESIDE | silent
     assert len(report.checked) == len(LAWS) - len(BESIDE | silent)
     assert report.label.startswith(label)
+
+
+@pytest.mark.parametrize("rngs", [KEY, None])
+def test_keys_of_linen_need_no_names(rngs):
+    model = linen.Dense(2) if rngs is None else LinenBlock()
+    assert check_module(model, BATCH, rngs=rngs, laws=["runs"]).checked == ("runs",)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_cases_of_one_model_share_programs(name):
+    make, options, _, _ = RIGHT[name]
+    model, *args = make()
+    case = Case(model, tuple(args), options).of_laws
+    twin = Case(model, tuple(args), options, programs=case.programs).of_laws
+    assert twin.jitted.func is case.jitted.func
 
 
 class Bump(nnx.Module):

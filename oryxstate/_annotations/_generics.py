@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,8 +20,8 @@ _QUALIFIERS = [
 def meant(hint: Any) -> Any:
     """Return the annotation that a type alias (`type V = ...`) or a `NewType` stands for.
 
-    Qualifiers such as `Final[...]` go. Aliases inside other annotations are left as they are: a
-    recursive one has no end.
+    Qualifiers such as `Final[...]` go; a bare `Final` becomes `Any`. Aliases inside other
+    annotations are left as they are: a recursive one has no end.
 
     Raises:
         NameError: for an alias of something that is not defined.
@@ -32,13 +33,19 @@ def meant(hint: Any) -> Any:
     """
     alias = typing.get_origin(hint) or hint
     if alias in _QUALIFIERS:
-        return meant(typing.get_args(hint)[0])
+        return meant(next(iter(typing.get_args(hint)), Any))
     if isinstance(hint, typing.NewType):
         return meant(hint.__supertype__)
     if type(alias).__name__ != "TypeAliasType":  # of Python 3.12, or of typing_extensions
         return hint
-    types = dict(zip(alias.__type_params__, typing.get_args(hint), strict=False))
+    types = _bound(alias.__type_params__, typing.get_args(hint))
     return meant(substituted(alias.__value__, types))
+
+
+def _bound(parameters: tuple[Any, ...], args: tuple[Any, ...]) -> dict[Any, Any]:
+    """Pair type variables with what they stand for, up to the first `*Ts` or `**P`."""
+    single = itertools.takewhile(lambda each: isinstance(each, typing.TypeVar), parameters)
+    return dict(zip(single, args, strict=False))
 
 
 def substituted(hint: Any, types: Mapping[Any, Any]) -> Any:
@@ -56,7 +63,13 @@ def substituted(hint: Any, types: Mapping[Any, Any]) -> Any:
     if not any(parameter in types for parameter in parameters):
         return hint
     generic: Any = hint
-    return generic[tuple(types.get(parameter, parameter) for parameter in parameters)]
+    return generic[tuple(types[p] if p in types else _kept(p) for p in parameters)]
+
+
+def _kept(parameter: Any) -> Any:
+    """Return a type variable as an argument for itself."""
+    several = isinstance(parameter, typing.TypeVarTuple)
+    return typing.Unpack[parameter] if several else parameter
 
 
 def type_arguments(cls: Any, args: tuple[Any, ...] = ()) -> dict[type, dict[Any, Any]]:
@@ -69,7 +82,7 @@ def type_arguments(cls: Any, args: tuple[Any, ...] = ()) -> dict[type, dict[Any,
     Returns:
         For each of these classes that has some, the annotations by type variable.
     """
-    own = dict(zip(getattr(cls, "__parameters__", ()), args, strict=False))
+    own = _bound(getattr(cls, "__parameters__", ()), args)
     found: dict[type, dict[Any, Any]] = {cls: own} if own else {}
     for base in vars(cls).get("__orig_bases__", cls.__bases__):
         kind = typing.get_origin(base) or base

@@ -55,7 +55,8 @@ def laws(
         is checked on the same modules and inputs as the laws: `case.module`, `case.args`,
         `case.kwargs`. Further arguments are fixtures of pytest, or parameters of
         `pytest.mark.parametrize`; all examples of one test share their values. With
-        `hypothesis.settings` above or below, those settings hold.
+        `hypothesis.settings` above or below, those of them hold that differ from the loaded
+        profile; for just as many examples as the profile has, give `--ox-max-examples`.
 
     Raises:
         ValueError: for a law that does not exist.

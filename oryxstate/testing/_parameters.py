@@ -123,12 +123,25 @@ def _draw_plain(drawing: Drawing, hint: Any) -> Any:
         signature = {name: _keyword(kind, name, hint) for name, hint in hints.items()}
     else:
         signature = dict(_signatures.signature_of(kind).parameters)
-        hints = {**_hints.of_function(kind.__init__, kind, given), **hints}
+        hints = hints | _hints_of_init(kind, given)
     remedy = f"`st.register_type_strategy({kind.__name__}, ...)`"
     args, kwargs = draw_arguments(
         drawing, Parameters(signature, hints, f"`{kind.__name__}`", remedy), {}
     )
     return kind(*args, **kwargs)
+
+
+def _hints_of_init(kind: Any, given: tuple[Any, ...]) -> dict[str, Any]:
+    """Evaluate annotations of an `__init__` that differ from those of the fields.
+
+    Where they do not, the fields know more: type arguments, and where the class was defined.
+    """
+    said = _signatures.annotations_of(inspect.unwrap(kind.__init__))
+    fields: dict[str, Any] = {}
+    for owner in reversed(kind.__mro__):
+        fields |= _signatures.annotations_of(owner)
+    hints = _hints.of_function(kind.__init__, kind, given)
+    return {name: hint for name, hint in hints.items() if said[name] != fields.get(name)}
 
 
 def _keyword(kind: Any, name: str, hint: Any) -> inspect.Parameter:

@@ -39,7 +39,7 @@ class Checked:
         """Say why too few laws ran; empty if enough did, or if the run left some of them out."""
         if self.seen < self.laws or self.report.ran >= max(1, least):
             return ""
-        ran = f"only {self.report.ran} laws ran" if self.report.ran else "no law ran"
+        ran = f"only {_several(self.report.ran, 'law')} ran" if self.report.ran else "no law ran"
         wanted = f", and --ox-min-laws wants {least}" if least else ""
         return f"{self.test}: {ran} on {self.report.model}{wanted}."
 

@@ -43,7 +43,7 @@ class Tally:
         self.name, self.check, self.subject, self.expected = name, check, subject, expected
         self.verdicts: list[Verdict] = []
         self.case: Case | None = None
-        self.fault = "does not hold"  # in words
+        self.fault = "no case could be drawn"  # in words
 
     def run(self, case: Case) -> None:
         """Check the law on a case.
@@ -52,7 +52,7 @@ class Tally:
             LawError: if it does not hold, and is not expected to fail.
         """
         __tracebackhide__ = True  # pytest then shows the frame of the law or the body
-        self.case = case
+        self.case, self.fault = case, "does not hold"
         try:
             self.verdicts.append(verdict(self.name, self.check, case, self.expected))
         except LawError as error:

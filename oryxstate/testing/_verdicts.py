@@ -91,7 +91,8 @@ class Report:
 
     def __str__(self) -> str:
         listed = f": {', '.join(self.checked)}" if self.checked else ""
-        lines = [f"{len(self.checked)} laws hold{listed}."]
+        count = len(self.checked)
+        lines = [f"{count} {'law holds' if count == 1 else 'laws hold'}{listed}."]
         lines += [f"{name}: {found}" for name, found in self.failed.items()]
         lines += [f"{n}: fails as expected, {why}." for n, why in self.expected_failures.items()]
         lines += [f"{name}: not applicable, {why}." for name, why in self.not_applicable.items()]

@@ -5,9 +5,10 @@ Those of Flax and Haiku are in `peers_laws.py`.
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -215,6 +216,13 @@ def changes_dtype() -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: jnp.int32(0), update)
 
 
+def counts(updates, state, params=None):
+    return updates, state + 1
+
+
+PARTIAL = optax.GradientTransformation(lambda params: jnp.int32(0), functools.partial(counts))
+
+
 def draws(x):
     return x + np.random.normal()
 
@@ -275,6 +283,24 @@ def test_a_class_of_equinox_is_checked():
     assert (report.model, report.label) == ("Affine", "Equinox module")
 
 
+class Square(eqx.Module):
+    """An `__init__` whose argument is not the field of that name."""
+
+    size: tuple[int, int]
+    weight: Float[Array, " n"]
+
+    def __init__(self, size: Literal[3], weight: Float[Array, " n"]):
+        self.size, self.weight = (size, size), weight
+
+    def __call__(self, x: Float[Array, " n"]):
+        return x * self.weight
+
+
+def test_arguments_of_a_constructor_are_drawn_by_its_own_annotations():
+    case = find(cases(Square), lambda case: len(case.args[0]) > 1)
+    assert case.module.size == (3, 3) and case.args[0].shape == case.module.weight.shape
+
+
 def test_inputs_that_cannot_be_drawn():
     with pytest.raises(TypeError, match=r"`params` of `apply_counting` has no .*: `@laws\(mod"):
         find(cases(apply_counting), lambda case: True)
@@ -285,6 +311,11 @@ def test_inputs_that_cannot_be_drawn():
 def test_an_optimizer_is_given_gradients():
     with pytest.raises(LawError, match=r"is called with gradients.*check_module\(optimizer, grad"):
         check_module(optax.sgd(0.1))
+
+
+def test_an_optimizer_of_partial_functions_is_named_by_its_class():
+    report = check_module(PARTIAL, {"w": X}, laws=["runs"])
+    assert (report.checked, report.model) == (("runs",), "GradientTransformation")
 
 
 def test_kinds_are_known():

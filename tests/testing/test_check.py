@@ -210,7 +210,7 @@ def test_the_report_says_what_was_checked():
     assert report.checked == ("purity",) and report.ran == 1
     assert (report.model, report.label) == ("Count", "oryxstate module")
     assert str(report) == (
-        f"1 laws hold: purity.\ngradient_across_calls: not applicable, {NO_FLOAT}."
+        f"1 law holds: purity.\ngradient_across_calls: not applicable, {NO_FLOAT}."
     )
 
 

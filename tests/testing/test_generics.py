@@ -5,7 +5,14 @@ from __future__ import annotations
 import abc
 import sys
 from collections.abc import Sequence
-from typing import Any, Generic, List, TypeVar  # noqa: UP035 - what users write
+from typing import (  # noqa: UP035 - what users write
+    Any,
+    Final,
+    Generic,
+    List,
+    TypeVar,
+    TypeVarTuple,
+)
 
 import jax.numpy as jnp
 import pytest
@@ -173,6 +180,31 @@ class Wrong(ox.Module):
     def call(self, x: V) -> V:
         return jnp.concatenate([self.kernel, x])
 """
+
+
+Ts = TypeVarTuple("Ts")
+
+
+class Several(ox.Module, Generic[T, *Ts]):
+    first: T = ox.static()
+    rest: tuple[T, *Ts] = ox.static()
+
+
+class Words(Several[str, int, int]):
+    pass
+
+
+def test_several_type_arguments_of_one_variable_are_not_followed():
+    hints = _hints.of_fields(Words)
+    assert hints["first"] is str and hints["rest"] == tuple[str, *Ts]
+    with ox.check_annotations():
+        assert Words("a", ("b", 1, 2)).rest == ("b", 1, 2)
+        with pytest.raises(ox.AnnotationError, match="field `first` of Words is annotated str"):
+            Words(1, ("b",))
+
+
+def test_a_bare_qualifier_says_nothing():
+    assert _hints.meant(Final) is Any
 
 
 def test_type_arguments():

@@ -5,14 +5,16 @@ from __future__ import annotations
 import types
 from typing import Any
 
+import equinox as eqx
 import hypothesis
 import jax.numpy as jnp
+import optax
 import pytest
 from hypothesis.database import InMemoryExampleDatabase
 from jaxtyping import Array, Float
 
 import oryxstate as ox
-from oryxstate.testing import LAWS, Case, LawError, cases, check_module
+from oryxstate.testing import LAWS, Case, Functions, LawError, adapt, cases, check_module
 from oryxstate.testing._decorator import _seed
 from oryxstate.testing._laws._conditioning import spread
 from oryxstate.testing._search import Draws, replay, search, search_again, settings_of
@@ -54,6 +56,53 @@ def test_cases_that_differ_in_arrays_share_a_program():
     assert twin.jitted.func is case.jitted.func is not other.jitted.func
     results = [each.jitted(each.module, each.inputs)[0] for each in (case, twin, other)]
     assert [y.tolist() for y in results] == [[2] * 3, [13] * 3, [-2] * 3]
+
+
+class Foreign(eqx.Module):
+    weight: Float[Array, "n"]
+    power: int = 2
+
+    def __call__(self, x: Float[Array, "n"], **options):
+        return self.weight * x**self.power
+
+
+def scaled(key, x):
+    return {"scale": x[0]}
+
+
+def scale(params, x):
+    return params["scale"] * x
+
+
+FOREIGN = {
+    "pytree": (Foreign(jnp.ones(2)), Foreign(jnp.zeros(2)), Foreign(jnp.ones(2), 3)),
+    "pair": ((scaled, scale), Functions(scaled, scale), Functions(scaled, lambda p, x: x)),
+    "ours": ([Foreign(jnp.ones(2)), Affine(jnp.ones((2, 3)))],) * 2
+    + ([Foreign(jnp.ones(2), 3), Affine(jnp.ones((2, 3)))],),
+    "optimizer": (optax.scale(2.0),) * 2 + (optax.scale(3.0),),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_models_of_other_libraries_share_programs(kind):
+    x = jnp.ones(2)
+    case, twin, other = (Case(model, (x,)).of_laws for model in FOREIGN[kind])
+    for each in (twin, other):
+        object.__setattr__(each, "programs", case.programs)
+    assert twin.jitted.func is case.jitted.func is not other.jitted.func
+
+
+def test_keywords_of_models_are_not_those_of_adapters():
+    given = dict.fromkeys(("call", "name", "rest", "values"), 1)
+    adapted = adapt(Foreign(jnp.ones(2)), (jnp.ones(2),), given)
+    assert adapted.call(adapted.values, jnp.ones(2), **given)[0].tolist() == [1, 1]
+
+
+def test_signed_zeros_have_programs_of_their_own():
+    one, x = Affine(jnp.ones((2, 3))), jnp.ones(2)
+    case, other = (Case(one, (x,), {"shift": shift}) for shift in (0.0, -0.0))
+    object.__setattr__(other, "programs", case.programs)
+    assert case.jitted.func is case.jitted.func is not other.jitted.func
 
 
 def test_constants_without_a_hash_are_a_case_of_their_own():

@@ -193,6 +193,12 @@ def test_the_same_as_text_json_and_markdown():
     )
 
 
+def test_one_law_is_not_several():
+    others = [record(law, NOT_APPLICABLE, "so") for law in ("runs", "rng_order", "call_is_part")]
+    (only,) = collected([record("purity", HOLDS), *others])
+    assert only.fault(2) == f"{ROOT}: only 1 law ran on Net, and --ox-min-laws wants 2."
+
+
 def test_models_are_kept_apart():
     other = [record("runs", HOLDS, test="test_b.py::test_net")]
     assert len(collected([*RECORDS, *other])) == 2
@@ -216,6 +222,8 @@ def test_a_test_without_a_case_has_a_record():
         raise LawError("no")
 
     tally = Tally("runs", fails, type("Net", (), {}), {})
+    tally.record(Node, 3, failed=True)
+    assert Node.user_properties.pop()[1]["reason"] == "no case could be drawn"
     with pytest.raises(LawError):
         tally.run(None)  # type: ignore[arg-type]
     tally.record(Node, 3, failed=True)

@@ -31,7 +31,9 @@ class Adapted:
         model: the model as it was given.
         values: a pytree of all of its arrays, those that it learns and its state.
         call: `(values, *args, **kwargs) -> (output, updated values)`, a pure function that JAX can
-            transform. Structure, shapes and dtypes of the values do not change.
+            transform. Structure, shapes and dtypes of the values do not change. Laws compile once
+            for equal calls: give a function of a module, or `jax.tree_util.Partial(function, ...)`
+            with its constants, rather than a new closure for each case.
         partition: `values -> (learned, rest)`, both of the structure of the values, with None for
             the leaves of the other, as `equinox.partition` returns them. By default all
             floating-point arrays are learned.

@@ -8,6 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+from jax.tree_util import Partial
 
 from oryxstate.testing._adapters._adapted import Adapted, adapt, is_inexact
 
@@ -45,22 +46,24 @@ class Functions:
 @adapt.register(Functions)
 def _(model: Functions, args: tuple, kwargs: Mapping[str, Any]) -> Adapted:
     made = model.init(jax.random.key(0), *args, **kwargs)
-
-    def call(values: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        if not model.has_state:
-            return model.apply(values, *args, **kwargs), values
-        params, state = values
-        y, state = model.apply(params, state, *args, **kwargs)
-        return y, (params, state)
-
     return Adapted(
         model,
         made,
-        call,
+        Partial(_call_with_state if model.has_state else _call, model.apply),
         params_first if model.has_state else Adapted.partition,
         label="pair of functions",
         name=model.name or getattr(model.apply, "__name__", ""),
     )
+
+
+def _call(apply: Any, params: Any, /, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    return apply(params, *args, **kwargs), params
+
+
+def _call_with_state(apply: Any, values: Any, /, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    params, state = values
+    y, state = apply(params, state, *args, **kwargs)
+    return y, (params, state)
 
 
 def params_first(values: Any) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+from jax.tree_util import Partial
 
 from oryxstate import _api, _grad
 from oryxstate._module._base import Module
@@ -21,21 +22,21 @@ def adapt_module(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> Adapted:
     """Adapt a module, or what holds modules; what is not an array in it stays as it is."""
     values, rest = arrays_of(model)
     whole = not jax.tree.leaves(rest)
-
-    def call(values: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        y, new = _api.call_and_update(eqx.combine(values, rest), *args, **kwargs)
-        return y, arrays_of(new)[0]
-
     return Adapted(
         model,
         model if whole else values,
-        _api.call_and_update if whole else call,
+        _api.call_and_update if whole else Partial(_call, rest),
         _grad.partition,
         kind="module",
         label="oryxstate module" if isinstance(model, Module) else "pytree of oryxstate modules",
         code=_shown.code(model),
         statics=statics(model),
     )
+
+
+def _call(rest: Any, values: Any, /, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    y, new = _api.call_and_update(eqx.combine(values, rest), *args, **kwargs)
+    return y, arrays_of(new)[0]
 
 
 def is_ours(model: Any) -> bool:

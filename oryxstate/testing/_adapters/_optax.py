@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+from jax.tree_util import Partial
 
 from oryxstate.testing._adapters._adapted import Adapted, when_imported
 
@@ -19,9 +20,6 @@ def adapt_transformation(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> 
             "`check_module(optimizer, gradients, params)`."
         )
 
-    def call(state: Any, gradients: Any, *rest: Any, **kwargs: Any) -> tuple[Any, Any]:
-        return model.update(gradients, state, *rest, **kwargs)
-
     def partition(state: Any) -> tuple[Any, Any]:
         return jax.tree.map(lambda _: None, state), state
 
@@ -30,9 +28,13 @@ def adapt_transformation(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> 
     return Adapted(
         model,
         model.init(params),
-        call,
+        Partial(_call, model.update),
         partition,
         kind="optimizer",
         label="optax gradient transformation",
-        name=model.update.__qualname__.partition(".")[0],
+        name=getattr(model.update, "__qualname__", "").partition(".")[0],
     )
+
+
+def _call(update: Any, state: Any, gradients: Any, /, *rest: Any, **kwargs: Any) -> tuple[Any, Any]:
+    return update(gradients, state, *rest, **kwargs)

@@ -65,14 +65,10 @@ def _adapt_callable(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> Adapt
             "`@oryxstate.testing.adapt.register(...)`."
         )
     values, rest = arrays_of(model)
-
-    def call(values: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        return _called(eqx.combine(values, rest), args, kwargs), values
-
     return Adapted(
         model,
         values,
-        call,
+        jax.tree_util.Partial(_called, rest),
         kind="pytree",
         label=_label(model),
         name=_name(model),
@@ -93,22 +89,6 @@ def _with_state(plain: Adapted, at: int | str, state: Any) -> Adapted:
     """Thread the `State` among the arguments through the calls."""
     arrays, static = arrays_of(state)
 
-    def call(values: Threaded, *args: Any, **kwargs: Any) -> tuple[Any, Threaded]:
-        now = eqx.combine(values.state, static)  # a new one, since Equinox uses up the old
-        if isinstance(at, int):
-            args = (*args[:at], now, *args[at + 1 :])
-        else:
-            kwargs = {**kwargs, at: now}
-        result, model = plain.call(values.model, *args, **kwargs)
-        if not (isinstance(result, tuple) and isinstance(result[-1], eqx.nn.State)):
-            raise TypeError(
-                f"{plain.name} is called with a `State`, so it must return its output and the new "
-                f"state, `return y, state`; it returned {type(result).__name__}."
-            )
-        *outputs, new = result
-        output = outputs[0] if len(outputs) == 1 else tuple(outputs)
-        return output, Threaded(model, arrays_of(new)[0])
-
     def partition(values: Threaded) -> tuple[Threaded, Threaded]:
         learned, rest = eqx.partition(values.model, is_inexact)
         return Threaded(learned, jax.tree.map(lambda _: None, values.state)), Threaded(
@@ -118,15 +98,36 @@ def _with_state(plain: Adapted, at: int | str, state: Any) -> Adapted:
     return dataclasses.replace(
         plain,
         values=Threaded(plain.values, arrays),
-        call=call,
+        call=jax.tree_util.Partial(_called_with_state, plain.call, static, at, plain.name),
         partition=partition,
         label=f"{plain.label} with state",
         threaded=frozenset([at]),
     )
 
 
-def _called(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+def _called_with_state(
+    call: Any, static: Any, at: int | str, name: str, values: Threaded, /, *args: Any, **kwargs: Any
+) -> tuple[Any, Threaded]:
+    """Call a model with its state among the arguments."""
+    now = eqx.combine(values.state, static)  # a new one, since Equinox uses up the old
+    if isinstance(at, int):
+        args = (*args[:at], now, *args[at + 1 :])
+    else:
+        kwargs = {**kwargs, at: now}
+    result, model = call(values.model, *args, **kwargs)
+    if not (isinstance(result, tuple) and result and isinstance(result[-1], eqx.nn.State)):
+        raise TypeError(
+            f"{name} is called with a `State`, so it must return its output and the new "
+            f"state, `return y, state`; it returned {type(result).__name__}."
+        )
+    *outputs, new = result
+    output = outputs[0] if len(outputs) == 1 else tuple(outputs)
+    return output, Threaded(model, arrays_of(new)[0])
+
+
+def _called(rest: Any, values: Any, /, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     """Call a model, and refuse a call that assigns to it."""
+    model = eqx.combine(values, rest)
     before = jax.tree_util.tree_leaves_with_path(model)
     output = model(*args, **kwargs)
     after = dict(jax.tree_util.tree_leaves_with_path(model))
@@ -136,7 +137,7 @@ def _called(model: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
                 f"the call assigned to `{_tree.keystr(path)}` of the {type(model).__name__} "
                 "itself. Under `jax.jit` that is lost, or leaks a tracer: return what changes."
             )
-    return output
+    return output, values
 
 
 def _label(model: Any) -> str:

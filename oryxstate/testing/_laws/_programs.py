@@ -31,8 +31,14 @@ class Programs:
         """
         leaves, structure = jax.tree.flatten(constants)
         jitted = jax.jit(function, **options)
-        equal = (*key, structure, *((type(leaf), leaf) for leaf in leaves))
+        equal = (*key, structure, *map(_identified, leaves))
         try:
             return self._jitted.setdefault(equal, jitted)
         except (TypeError, ValueError):  # constants that have no hash, or cannot be compared
             return self._jitted.setdefault((*key, structure, *map(id, leaves)), jitted)
+
+
+def _identified(constant: Any) -> Hashable:
+    """Return what tells a constant from others: `-0.0 == 0.0`, but their programs differ."""
+    is_number = isinstance(constant, float | complex)
+    return type(constant), repr(constant) if is_number else constant
