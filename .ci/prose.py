@@ -18,9 +18,8 @@ LIMIT = 72
 # What is written, and what to write instead. See "Plain English" in CONTRIBUTING.md.
 PHRASES = {
     r"(?<!there )\b(is|are) no (?=(arrays?|numbers?|tracers?|modules?|models?|layers?|functions?|"
-    r"keys?|fields?|strings?|templates?|tuples?|root|parts?|places?|annotations?|data)\b)": (
-        "'is not a ...'"
-    ),
+    r"keys?|params?|variables?|fields?|strings?|templates?|tuples?|"
+    r"root|parts?|places?|annotations?|data)\b)": "'is not a ...'",
     r"\bbe it\b": "'whether it is ...'",
     r"\bthe way there\b": "'the forward pass'",
     r"\bthe way back\b": "'the backward pass'",

@@ -81,7 +81,7 @@ def build(part: Any, key: Any, in_spec: Any, path: str) -> tuple[Any, Callable[[
         InputError: if the part does not take such inputs, with its path.
     """
     inputs = inputs_of(in_spec)
-    with _located(path), _trace.open_frame():  # a part is no variable of a function around it
+    with _located(path), _trace.open_frame():  # not a variable of a function around it
         if isinstance(part, Template):
             layer, infer = part.build(key, in_spec)
         else:
