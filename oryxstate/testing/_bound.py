@@ -66,7 +66,7 @@ def _collect(hint: Any, value: Any, scope: Scope, found: list[_Found], leaf: str
         parts = [(args[0], value)]
     elif isinstance(hint, type) and issubclass(hint, jaxtyping.AbstractArray):
         if hasattr(value, "shape"):
-            found.append(_Found(axes_of(hint.dim_str), tuple(value.shape), leaf))
+            found.append(_Found(axes_of(hint.dim_str), _without_leading(value, scope), leaf))
         return
     elif isinstance(hint, type) and issubclass(hint, jaxtyping.PyTree):
         _collect_tree(hint, value, scope, found)
@@ -75,6 +75,13 @@ def _collect(hint: Any, value: Any, scope: Scope, found: list[_Found], leaf: str
         parts = list(_parts(origin, args, value) if args else ()) or _fields(hint, value)
     for inner, part in parts:
         _collect(inner, part, scope, found, leaf)
+
+
+def _without_leading(array: Any, scope: Scope) -> tuple[int, ...]:
+    """Return the shape of an array without the axes that annotations leave out."""
+    count = len(scope.leading)
+    shape = tuple(array.shape)
+    return shape[count:] if shape[:count] == scope.leading else shape
 
 
 def _collect_tree(hint: Any, value: Any, scope: Scope, found: list[_Found]) -> None:

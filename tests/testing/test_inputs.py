@@ -89,6 +89,11 @@ class Masked(ox.Module):
         return x[mask.argmax()]
 
 
+class Sum(ox.Module):
+    def call(self, x: Float[Array, "*batch n"], y: Float[Array, "*batch n"]):
+        return x + y
+
+
 class Weighted(ox.Module):
     def call(self, *xs: Float[Array, "n"], scale: Float[Array, "m"]):
         return [scale.sum() * x for x in xs]
@@ -284,6 +289,15 @@ def test_keywords_fit_the_specs_of_arguments(time):
     def check(call):
         (x,), kwargs = call
         assert x.shape == (time, 2) and kwargs["mask"].shape == (time,)
+
+    check()
+
+
+def test_arguments_fit_a_given_one_with_examples():
+    @settings(max_examples=10)
+    @given(inputs(Sum(), examples=3, x=jnp.ones((3, 2, 5))))
+    def check(call):
+        assert call[0][1].shape == (3, 2, 5)
 
     check()
 
