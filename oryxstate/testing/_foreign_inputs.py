@@ -25,7 +25,7 @@ def inputs_of_call(
     Names of axes have the lengths that they have in the fields of the model.
 
     Args:
-        model: a function, or an instance of a class with `__call__`.
+        model: a function, a method, or an instance of a class with `__call__`.
         examples: if given, each array has a first axis of this length.
 
     Raises:
@@ -36,10 +36,13 @@ def inputs_of_call(
             f"the inputs of a {type(model).__name__} cannot be drawn, since it has no call with "
             "annotations. Give them: `@laws(model, inputs)`, or `check_module(model, *inputs)`."
         )
-    function = model if inspect.isfunction(model) else type(model).__call__
+    bare = inspect.unwrap(model)  # such as a function under `jax.jit`
+    function = getattr(bare, "__func__", bare)
+    if not inspect.isfunction(function):
+        function = type(model).__call__
     owner = f"`{getattr(model, '__name__', f'{type(model).__name__}.__call__')}`"
     call = parameters_of(function, owner, _REMEDY)
-    if function is not model:
+    if function is not bare:
         call = call.without(next(iter(call.signature)))  # self
     return _inputs(model, call, () if examples is None else (examples,))
 

@@ -301,6 +301,24 @@ def test_arguments_of_a_constructor_are_drawn_by_its_own_annotations():
     assert case.module.size == (3, 3) and case.args[0].shape == case.module.weight.shape
 
 
+def doubled(x: Float[Array, "n n"]):
+    return 2 * x
+
+
+class Doubles(eqx.Module):
+    def twice(self, x: Float[Array, "n n"]):
+        return 2 * x
+
+
+@pytest.mark.parametrize(
+    "model",
+    [jax.jit(doubled), eqx.filter_jit(doubled), Doubles().twice, eqx.filter_jit(Doubles().twice)],
+)
+def test_inputs_of_jitted_functions_and_of_methods(model):
+    (x,) = find(cases(model), lambda case: len(case.args[0]) > 1).args
+    assert x.shape == (2, 2)
+
+
 def test_inputs_that_cannot_be_drawn():
     with pytest.raises(TypeError, match=r"`params` of `apply_counting` has no .*: `@laws\(mod"):
         find(cases(apply_counting), lambda case: True)
