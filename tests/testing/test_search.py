@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import hypothesis
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
@@ -240,6 +241,19 @@ class Variance(ox.Module):
 def test_an_ill_conditioned_model_is_no_fault():
     hilbert = 1 / (1 + jnp.add.outer(jnp.arange(5.0), jnp.arange(5.0)))
     report = check_module(Solves(hilbert), jnp.arange(5.0), laws=["float64_agreement"])
+    assert report.checked == ("float64_agreement",)
+
+
+def test_an_ill_conditioned_model_may_have_numbers_in_float64():
+    hilbert = (1 / (1 + jnp.add.outer(jnp.arange(5.0), jnp.arange(5.0)))).astype(jnp.float32)
+
+    class Casts(Solves):
+        def call(self, x):
+            return jnp.linalg.solve(self.matrix, x.astype(self.matrix.dtype))
+
+    with jax.enable_x64(True):
+        x = jnp.arange(5.0, dtype=jnp.float64)
+        report = check_module(Casts(hilbert), x, laws=["float64_agreement"])
     assert report.checked == ("float64_agreement",)
 
 

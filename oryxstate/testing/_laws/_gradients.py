@@ -169,6 +169,7 @@ def float64_agreement(case: Case) -> None:
     if case.draws:
         raise NotApplicable("it draws random numbers, which differ by precision")
     given = case.jitted(case.module, case.inputs)
+    x64 = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         wide = widened(case)
         try:
@@ -177,20 +178,25 @@ def float64_agreement(case: Case) -> None:
             raise NotApplicable(f"it does not run in float64: {gist(error)}") from error
         tolerance = lowest_epsilon(case) ** 0.5 if case.tolerance is None else case.tolerance
         if _far(precise, given, tolerance):
-            text = _far(precise, given, tolerance, _movements(case, wide))
+            text = _far(precise, given, tolerance, _movements(case, wide, x64))
             if text:
                 raise Fault(text)
 
 
-def _movements(case: Case, wide: Case) -> list[np.ndarray]:
+def _movements(case: Case, wide: Case, x64: bool) -> list[np.ndarray]:
     """Return how far each leaf of the result moves when module and inputs are rounded otherwise.
 
     Of a matrix that is factorized, the condition shows in the precision of the model alone.
+
+    Args:
+        case: in the precision of the model.
+        wide: in float64.
+        x64: whether the former may have arrays in float64, too.
     """
     epsilon = lowest_epsilon(case)
     moves = spread(lambda at: wide.jitted(*at), (wide.module, wide.inputs), epsilon)
     if FACTORIZES.search(case.program):
-        with jax.enable_x64(False):
+        with jax.enable_x64(x64):
             own = spread(lambda at: case.jitted(*at), (case.module, case.inputs), epsilon)
         moves = [np.maximum(*pair) for pair in zip(moves, own, strict=True)]
     return moves
