@@ -273,6 +273,14 @@ def test_retention_does_not_count_a_damaged_checkpoint(tmp_path):
             assert run.steps() == [1, 2]
 
 
+@pytest.mark.parametrize("integer", [np.int32, jnp.int32])
+def test_steps_that_are_arrays(tmp_path, integer):
+    with Checkpoints(tmp_path, keep_last=1) as run:
+        for step in range(2):
+            run.save(integer(step), {"w": step})
+        assert run.steps() == [1] and run.restore({"w": 0}, step=integer(1)) == {"w": 1}
+
+
 def test_a_run_that_went_back_keeps_what_it_saves(tmp_path):
     with Checkpoints(tmp_path, keep_last=2) as run:
         for step in (1, 5, 6, 2):

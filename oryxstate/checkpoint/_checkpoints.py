@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import math
+import operator
 import os
 import re
 import warnings
@@ -112,7 +113,7 @@ class Checkpoints:
                 f"the best checkpoint is that of the best '{self._metric}', but `metrics` has "
                 f"{sorted(given)}. Give it, `metrics={{{self._metric!r}: ...}}`."
             )
-        path = self._path(step)
+        path, step = self._path(step), operator.index(step)  # of a NumPy or JAX integer too
         with Call(f"save({step})") as call:
             if call.number == 0:
                 self._open()
@@ -316,7 +317,7 @@ class Checkpoints:
     def _path(self, step: int) -> Path:
         if isinstance(step, bool) or not hasattr(step, "__index__") or step < 0:
             raise ValueError(f"a step is an integer that is not negative, got {step!r}.")
-        return self.folder / f"step-{step.__index__()}"
+        return self.folder / f"step-{operator.index(step)}"
 
     def _whole(self) -> list[int]:
         names = os.listdir(self.folder) if self.folder.is_dir() else []

@@ -68,8 +68,9 @@ def along(vector: jax.Array, x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
         return vector
     of_x = _explicit.entries(x)
     others = tuple(e for i, e in enumerate(of_x) if i - x.ndim not in axes and i not in axes)
-    vector = used(vector, others)
-    wanted = zip((of_x[a] for a in axes), _explicit.entries(vector), strict=True)
+    vector, taken = used(vector, others), {name for names in of_x for name in names}
+    free = [tuple(n for n in own if n not in taken) for own in _explicit.entries(vector)]
+    wanted = zip((of_x[a] for a in axes), free, strict=True)
     return _explicit.placed(vector, tuple(theirs or own for theirs, own in wanted), x)
 
 

@@ -144,7 +144,8 @@ class Gated(RecurrentCell):
         )
         hidden = hidden.astype(x.dtype)
         split = functools.partial(jnp.split, indices_or_sections=self.gates)
-        return split(matmul(x, kernel) + last(bias, x)), split(matmul(hidden, recurrent))
+        inputs = matmul(x, kernel)
+        return split(inputs + last(bias, inputs)), split(matmul(hidden, recurrent))
 
 
 def _side_by_side(

@@ -113,7 +113,8 @@ class Repeat(Layer):
             return layer
 
         keys = jax.random.split(init_key, count)
-        # In a compiled program one by one, which needs less memory; the numbers are the same.
+        # In a compiled program one by one, which needs less memory. The numbers are the same, but
+        # for "rbg" keys, from which JAX draws other numbers under `vmap`.
         layers = lax.map(one, keys) if isinstance(keys, _jax.Tracer) else jax.vmap(one)(keys)
         return LayerParams({"layers": layers}, {"count": count, "remat": remat}, out_spec=in_spec)
 

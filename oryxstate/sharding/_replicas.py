@@ -65,7 +65,7 @@ def _gathered(leaves: dict[str, jax.Array]) -> list[dict[int, int]]:
         {s.device.id: zlib.crc32(np.asarray(s.data).tobytes()) for s in x.addressable_shards}
         for x in leaves.values()
     ]
-    if jax.process_count() == 1:
+    if jax.process_count() == 1 or not own:
         return own
     local = [device.id for device in jax.local_devices()]
     table = [[(i, each.get(i, 0), int(i in each)) for i in local] for each in own]

@@ -81,6 +81,24 @@ def test_masks_of_a_batch_of_one_example():
     np.testing.assert_allclose(y, call(attention, x, mask), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "template",
+    [nn.RMSNorm.of((-2, -1)), nn.LayerNorm.of((-2, -1)), nn.RNN.of(nn.GRUCell.of(8))],
+    ids=repr,
+)
+@pytest.mark.parametrize("axis", ["data", "model"])
+def test_one_example_with_sharded_features(template, axis):
+    mesh, x = mesh_of((2, 2)), jnp.ones((8, 8))
+    model = jax.eval_shape(ox.init(template), jax.random.key(0), x)
+    placed = sharding.abstract(model, mesh, RULES)
+    split = NamedSharding(mesh, PartitionSpec(None, axis))
+    with jax.set_mesh(mesh):
+        gradient = jax.jit(jax.grad(lambda model, x: model(x).sum(), allow_int=True))
+        grads = gradient.eval_shape(placed, jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split))
+    params = ox.partition(placed)[0]
+    assert types(ox.partition(grads)[0]) == types(params)
+
+
 MODELS = {
     "language": (
         nn.Embedding.of(16, 8)
