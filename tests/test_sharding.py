@@ -139,6 +139,16 @@ def test_a_rule_for_a_mesh_axis_that_is_not_there():
         ox.shardings(model, MESH, {"mlp": "tensor"})
 
 
+def test_rules_that_name_no_mesh_axes():
+    model = shapes(nn.Dense.of(8), (8,))
+    with pytest.raises(TypeError, match=r"the rule for 'mlp' is a mesh axis, .* but got 3: write"):
+        ox.shardings(model, MESH, {"mlp": 3})
+    with pytest.raises(ValueError, match=r"rule for \.\.\. names a mesh axis twice: \('data', "):
+        ox.shardings(model, MESH, {...: ("data", "data")})
+    placed = ox.shardings(model, MESH, {"mlp": ["data"]})
+    assert tuple(placed.bias.spec) == ("data",)
+
+
 def test_an_axis_that_does_not_divide():
     model = shapes(nn.Dense.of(7), (8,))
     wrong = r"`kernel` of shape \(8, 7\) has 7 elements along axis 1, 'mlp', which 2 devices along "

@@ -29,9 +29,10 @@ def checked(rules: Rules, mesh: Any, found: list[Named]) -> dict[Any, tuple[str,
     """Return the rules that name mesh axes, with these axes as tuples.
 
     Raises:
-        ValueError: for a mesh axis that is not there.
+        TypeError: for a value that names no mesh axes.
+        ValueError: for a mesh axis that is not there, or is named twice.
     """
-    placed = {name: _tuple(axes) for name, axes in rules.items() if axes is not None}
+    placed = {name: _tuple(name, axes) for name, axes in rules.items() if axes is not None}
     for name, axes in placed.items():
         for axis in axes:
             if axis not in mesh.shape:
@@ -39,8 +40,17 @@ def checked(rules: Rules, mesh: Any, found: list[Named]) -> dict[Any, tuple[str,
     return placed
 
 
-def _tuple(axes: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (axes,) if isinstance(axes, str) else tuple(axes)
+def _tuple(name: Any, axes: Any) -> tuple[str, ...]:
+    given = (axes,) if isinstance(axes, str) else axes
+    shown = "..." if name is ... else repr(name)
+    if not (isinstance(given, tuple | list) and all(isinstance(axis, str) for axis in given)):
+        raise TypeError(
+            f"the rule for {shown} is a mesh axis, a tuple of them, or None, but got {axes!r}: "
+            f'write `{{{shown}: "model"}}` or `{{{shown}: ("data", "model")}}`.'
+        )
+    if len({*given}) < len(given):
+        raise ValueError(f"the rule for {shown} names a mesh axis twice: {given!r}.")
+    return tuple(given)
 
 
 def _missing(name: Any, axis: str, mesh: Any, found: list[Named]) -> str:

@@ -76,7 +76,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def _seed(given: str) -> str:
     """Return a seed, or "random"."""
-    if given != "random" and not given.isdigit():
+    if given != "random" and not given.isdecimal():
         raise pytest.UsageError(f"--ox-seed is a number or `random`, got {given!r}.")
     return given
 

@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from oryxstate import _tree
+from oryxstate import _jax, _tree
 from oryxstate._errors import EffectError
 from oryxstate._module import _call
 from oryxstate.testing._adapters import ChangedInPlace
@@ -80,7 +80,7 @@ def no_stale_state(case: Case) -> None:
     try:
         y, new = jax.block_until_ready(case.run(old, case.inputs))
     except Exception as error:
-        if _is_deleted(error):  # by an earlier check
+        if _jax.is_deletion(error):  # by an earlier check
             raise _stale(error) from error
         raise _failed(case, error) from error
     kept = {pointer for leaf in jax.tree.leaves((y, new)) for pointer in buffers(leaf)}
@@ -90,13 +90,9 @@ def no_stale_state(case: Case) -> None:
     try:
         case.run(new, case.inputs)
     except Exception as error:
-        if not _is_deleted(error):
+        if not _jax.is_deletion(error):
             raise
         raise _stale(error) from error
-
-
-def _is_deleted(error: Exception) -> bool:
-    return isinstance(error, RuntimeError) and "deleted" in str(error)
 
 
 def _stale(error: Exception) -> Fault:
